@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The lock: a word, changed by compare-and-swap.
+ *
+ * Why a klock does not simply hold a struct mutex while it is held: a kernel
+ * mutex may not be held across the return to user space, nor be released by
+ * another task than took it (Documentation/locking/mutex-design.rst; lockdep
+ * reports both), and a klock is held by a process that computes, sleeps and
+ * dies as it likes.  So a klock is built from kernel mutexes: what it is, is in
+ * one 64-bit word (its layout is in the uapi header), and the waiters of one
+ * lock are guarded by a kernel mutex that is held for a few instructions inside
+ * one ioctl (wait.c).
+ *
+ * Which lock guards what: none guards the word.  Whoever takes a free lock, or
+ * gives one up for which nobody waits, swaps the word and takes no lock at all.
+ * Who gives up a lock whose word says that somebody waits takes queue->mutex,
+ * to wake the first, or to hand it the lock.
+ *
+ * That nobody sleeps for ever: a waiter is in the queue, sets the waiters bit,
+ * and only then looks who holds the lock.  A release leaves the bit, so that it
+ * finds the waiter, and drops it only from a free word, where it found no
+ * queue.  So when somebody waits, the bit is set, or the lock is free and the
+ * first waiter was woken; and whoever was woken and leaves wakes the next.
+ *
+ * Ordering: taking is acquire and releasing is release by being full barriers,
+ * which a successful compare-and-swap is.  They are full because of
+ * space->removed: remove sets it, then visits the words; who swaps a word
+ * looks at it afterwards.  One of the two sees the other, so that no lock of a
+ * removed space is ever taken, nor left free.
+ */
+#include <linux/sched/signal.h>
+
+#include "klock.h"
+
+/* Swaps "no such lock" into a free word.  False: somebody holds it. */
+bool klock_bury(atomic64_t *word)
+{
+	u64 old = atomic64_read(word);
+
+	do {
+		if (klock_token(old))
+			return klock_token(old) == KLOCK_WORD_NONE;
+	} while (!atomic64_try_cmpxchg(word, &old, KLOCK_WORD_NONE | (old & KLOCK_WORD_DIED)));
+	return true;
+}
+
+void klock_unbury(atomic64_t *word)
+{
+	u64 old = atomic64_read(word);
+
+	do {
+		if (klock_token(old) != KLOCK_WORD_NONE)
+			return;
+	} while (!atomic64_try_cmpxchg(word, &old, old & KLOCK_WORD_DIED));
+}
+
+/*
+ * Gives up a lock whose word says @who in the bits of @mask, else -EPERM.
+ * @died is KLOCK_WORD_DIED if the next holder is to be told so.  @queue is that
+ * of the lock, its mutex held, or NULL if none was found.  A task to wake, when
+ * all locks are dropped, is left in @wake.
+ */
+int klock_release_locked(struct klock_space *space, struct klock_queue *queue,
+			 atomic64_t *word, u64 who, u64 mask, u64 died,
+			 struct task_struct **wake)
+{
+	struct klock_waiter *first = queue ? klock_first_waiter(queue) : NULL;
+	bool chain = queue && (queue->owner || (first && first->thread));
+	u64 old = atomic64_read(word);
+	u64 new = 0;
+	bool hand = false, removed;
+	int ret = 0;
+
+	if (chain)
+		klock_chain_lock();
+	do {
+		if ((old & mask) != who) {
+			ret = -EPERM;
+			goto unlock;
+		}
+		removed = READ_ONCE(space->removed);
+		hand = first && first->passed >= KLOCK_PASSED_MAX && !removed;
+		if (removed)
+			new = KLOCK_WORD_NONE;
+		else if (hand)
+			new = first->who | (queue->nr > 1 ? KLOCK_WORD_WAITERS : 0);
+		else
+			new = (old & KLOCK_WORD_WAITERS) | died;
+	} while (!atomic64_try_cmpxchg(word, &old, new));
+
+	if (queue) {
+		klock_disown(queue);
+		queue->held_since = 0;
+	}
+	if (hand)
+		*wake = klock_grant(first, died);
+	else if (first)
+		*wake = klock_wake_first(queue);
+unlock:
+	if (chain)
+		klock_chain_unlock();
+	if (ret || removed || hand)
+		return ret;
+
+	if (READ_ONCE(space->removed))
+		klock_bury(word);
+	else if (queue && !first && new & KLOCK_WORD_WAITERS)
+		atomic64_cmpxchg(word, new, died);	/* the bit was a stray one */
+	return 0;
+}
+
+/*
+ * The lock was released while no queue was seen.  One that came since then may
+ * have read the word before: its waiter is woken to look again.  And an
+ * errorcheck owner that came and went meanwhile is forgotten.
+ */
+static void klock_release_late(struct klock_page *page, u32 id, atomic64_t *word)
+{
+	struct klock_queue *queue = klock_queue_find_or_drop_bit(page, id);
+	struct task_struct *wake = NULL;
+	u32 token;
+
+	if (!queue)
+		return;
+	mutex_lock(&queue->mutex);
+	token = klock_token(atomic64_read(word));
+	if (queue->owner && queue->owner_token != token) {
+		klock_chain_lock();
+		klock_disown(queue);
+		klock_chain_unlock();
+	}
+	if (!token)
+		wake = klock_wake_first(queue);
+	mutex_unlock(&queue->mutex);
+	klock_queue_put(page, queue);
+	klock_wake(wake);
+}
+
+/*
+ * As klock_release_locked(), with no lock held.  If @thread, then only if that
+ * is the errorcheck thread that holds it.
+ */
+int klock_release(struct klock_space *space, u32 id, u64 who, u64 mask, u64 died,
+		  struct pid *thread)
+{
+	struct klock_page *page = klock_page(space, id);
+	struct klock_queue *queue = klock_queue_find(page, id);
+	atomic64_t *word = klock_word(space, id);
+	struct task_struct *wake = NULL;
+	int ret = -EPERM;
+
+	if (!queue) {
+		if (!thread)
+			ret = klock_release_locked(space, NULL, word, who, mask, died, &wake);
+		if (!ret)
+			klock_release_late(page, id, word);
+		return ret;
+	}
+	mutex_lock(&queue->mutex);
+	if (!thread || (queue->owner == thread && queue->owner_token == klock_token(who)))
+		ret = klock_release_locked(space, queue, word, who, mask, died, &wake);
+	mutex_unlock(&queue->mutex);
+	klock_queue_put(page, queue);
+	klock_wake(wake);
+	return ret;
+}
+
+/*
+ * A word said "no such lock".  Whoever wrote that holds, or held, space->mutex
+ * and has made up its mind when we get it.  0: look again.
+ */
+int klock_settle(struct klock_space *space, u32 id)
+{
+	int ret = 0;
+
+	if (mutex_lock_killable(&space->mutex))
+		return -EINTR;
+	if (space->removed)
+		ret = -ESTALE;
+	else if (id >= space->capacity)
+		ret = -EINVAL;
+	else
+		klock_unbury(klock_word(space, id));
+	mutex_unlock(&space->mutex);
+	return ret;
+}
+
+/* Takes back a lock that was taken while its space was removed. */
+static noinline int klock_undo(struct klock_space *space, u32 id, u64 who)
+{
+	klock_release(space, id, who, KLOCK_WHO_MASK, 0, NULL);
+	return -ESTALE;
+}
+
+/* The word named somebody.  0: not any more, try again. */
+static noinline int klock_try_held(struct klock_space *space, u32 id, u32 token)
+{
+	if (fatal_signal_pending(current))
+		return -EINTR;
+	cond_resched();
+	if (token == KLOCK_WORD_NONE)
+		return klock_settle(space, id);
+	if (klock_alive(space, token))
+		return -EBUSY;
+	klock_release(space, id, token, KLOCK_WORD_TOKEN, KLOCK_WORD_DIED, NULL);
+	return 0;
+}
+
+/*
+ * Takes the lock if it is free, also ahead of a waiter that is just waking up.
+ * The first guess is that nobody ever touched it since it was released.
+ */
+static int klock_try(struct klock_space *space, u32 id, u64 who)
+{
+	atomic64_t *word = klock_word(space, id);
+	u64 old = 0;
+	int ret;
+
+	if (unlikely(READ_ONCE(space->removed)))
+		return -ESTALE;
+	for (;;) {
+		if (likely(!klock_token(old))) {
+			if (!atomic64_try_cmpxchg(word, &old, who | (old & KLOCK_WORD_WAITERS)))
+				continue;
+			if (unlikely(READ_ONCE(space->removed)))
+				return klock_undo(space, id, who);
+			return !!(old & KLOCK_WORD_DIED);
+		}
+		ret = klock_try_held(space, id, klock_token(old));
+		if (ret)
+			return ret;
+		old = atomic64_read(word);
+	}
+}
+
+int klock_lock(struct klock_client *client, const struct klock_ioc_lock *args)
+{
+	struct klock_space *space = client->space;
+	u32 page = args->id / KLOCK_WORDS_PER_PAGE;
+	u64 who;
+	int ret;
+
+	if (args->id >= klock_capacity(space))
+		return -EINVAL;
+	if (!test_bit(page, client->touched))
+		set_bit(page, client->touched);
+
+	who = client->token | (u64)task_pid_vnr(current) << KLOCK_WORD_TID_SHIFT;
+	if (!client->errorcheck) {
+		ret = klock_try(space, args->id, who);
+		if (ret != -EBUSY || args->flags & KLOCK_LOCK_TRY)
+			return ret;
+	}
+	return klock_wait(client, args, who);
+}
+
+int klock_unlock(struct klock_client *client, u32 id)
+{
+	struct klock_space *space = client->space;
+	atomic64_t *word;
+	u64 old;
+
+	if (id >= klock_capacity(space))
+		return -EINVAL;
+	if (client->errorcheck)
+		return klock_release(space, id, client->token, KLOCK_WORD_TOKEN, 0,
+				     task_pid(current));
+
+	/* Reading first: another thread of the client may have locked. */
+	word = klock_word(space, id);
+	old = atomic64_read(word);
+	do {
+		if (klock_token(old) != client->token)
+			return -EPERM;
+		if (old & KLOCK_WORD_WAITERS)
+			return klock_release(space, id, client->token, KLOCK_WORD_TOKEN, 0, NULL);
+	} while (!atomic64_try_cmpxchg(word, &old, 0));
+	if (unlikely(READ_ONCE(space->removed)))
+		klock_bury(word);
+	return 0;
+}
+
+int klock_break(struct klock_space *space, const struct klock_ioc_break *args)
+{
+	u32 token;
+
+	if (!klock_is_owner(space))
+		return -EACCES;
+	if (args->id >= klock_capacity(space))
+		return -EINVAL;
+	for (;;) {
+		token = klock_token(atomic64_read(klock_word(space, args->id)));
+		if (!token || !klock_alive(space, token))
+			return -ENOENT;
+		if (args->token && args->token != token)
+			return -EAGAIN;
+		if (!klock_release(space, args->id, token, KLOCK_WORD_TOKEN, KLOCK_WORD_DIED,
+				   NULL))
+			return 0;
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		cond_resched();
+	}
+}
+
+/*
+ * The space is removed: nobody may take this lock any more.  A holder may still
+ * give it up, which it does by way of the kernel: its word gets the waiters bit.
+ * Under queue->mutex, so that a waiter that leaves, and drops the bit, either
+ * did so before, or sees that the space is removed.
+ */
+void klock_close_word(struct klock_space *space, u32 id)
+{
+	struct klock_page *page = klock_page(space, id);
+	struct klock_queue *queue = klock_queue_find(page, id);
+	atomic64_t *word = klock_word(space, id);
+	struct task_struct *wake = NULL;
+	u64 old;
+
+	if (queue)
+		mutex_lock(&queue->mutex);
+	while (!klock_bury(word)) {
+		old = atomic64_read(word);
+		if (!klock_alive(space, klock_token(old))) {
+			klock_release_locked(space, queue, word, klock_token(old),
+					     KLOCK_WORD_TOKEN, KLOCK_WORD_DIED, &wake);
+			klock_wake(wake);
+			wake = NULL;
+		} else if (old & KLOCK_WORD_WAITERS ||
+			   atomic64_try_cmpxchg(word, &old, old | KLOCK_WORD_WAITERS)) {
+			break;
+		}
+	}
+	if (queue) {
+		klock_wake_all(queue);
+		mutex_unlock(&queue->mutex);
+		klock_queue_put(page, queue);
+	}
+}

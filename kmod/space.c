@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Spaces: their names, making, resizing and removing them, and descriptors that
+ * keep one.
+ *
+ * The tree of names, by uid and name, is under klock_spaces_mutex; a space is
+ * in it from its publication until it is removed, and it is a reference.  What
+ * happens to one space is under its own mutex, below which a space leaves the
+ * tree.
+ */
+#include <linux/anon_inodes.h>
+#include <linux/capability.h>
+#include <linux/cred.h>
+#include <linux/ctype.h>
+#include <linux/file.h>
+#include <linux/module.h>
+#include <linux/random.h>
+#include <linux/slab.h>
+
+#include "klock.h"
+
+static DEFINE_MUTEX(klock_spaces_mutex);
+static struct rb_root klock_spaces = RB_ROOT;
+
+bool klock_name_valid(const char *name)
+{
+	size_t len = strnlen(name, KLOCK_NAME_SIZE), i;
+
+	if (!len || len == KLOCK_NAME_SIZE || name[0] == '.')
+		return false;
+	for (i = 0; i < len; i++) {
+		if (!isascii(name[i]) || (!isalnum(name[i]) && !strchr("._-", name[i])))
+			return false;
+	}
+	return true;
+}
+
+static int klock_name_cmp(kuid_t uid, const char *name, const struct klock_space *space)
+{
+	if (!uid_eq(uid, space->uid))
+		return uid_lt(uid, space->uid) ? -1 : 1;
+	return strcmp(name, space->name);
+}
+
+/* The space of that name, or else the next one after it, with a reference. */
+static struct klock_space *klock_space_search(kuid_t uid, const char *name, bool after)
+{
+	struct klock_space *space, *best = NULL;
+	struct rb_node *node;
+	int cmp;
+
+	mutex_lock(&klock_spaces_mutex);
+	for (node = klock_spaces.rb_node; node; ) {
+		space = rb_entry(node, struct klock_space, node);
+		cmp = klock_name_cmp(uid, name, space);
+		if (cmp < 0 ? after : !cmp && !after)
+			best = space;
+		node = cmp < 0 ? node->rb_left : node->rb_right;
+	}
+	if (best)
+		kref_get(&best->ref);
+	mutex_unlock(&klock_spaces_mutex);
+	return best;
+}
+
+struct klock_space *klock_space_find(kuid_t uid, const char *name)
+{
+	return klock_space_search(uid, name, false);
+}
+
+struct klock_space *klock_space_after(kuid_t uid, const char *name)
+{
+	return klock_space_search(uid, name, true);
+}
+
+/* -EEXIST: the name is taken. */
+int klock_space_publish(struct klock_space *space)
+{
+	struct rb_node **link = &klock_spaces.rb_node, *parent = NULL;
+	int cmp, ret = -EEXIST;
+
+	mutex_lock(&klock_spaces_mutex);
+	while (*link) {
+		parent = *link;
+		cmp = klock_name_cmp(space->uid, space->name,
+				     rb_entry(parent, struct klock_space, node));
+		if (!cmp)
+			goto out;
+		link = cmp < 0 ? &parent->rb_left : &parent->rb_right;
+	}
+	rb_link_node(&space->node, parent, link);
+	rb_insert_color(&space->node, &klock_spaces);
+	kref_get(&space->ref);
+	ret = 0;
+out:
+	mutex_unlock(&klock_spaces_mutex);
+	return ret;
+}
+
+/* One that has a name, with its first client, has another reference for that. */
+struct klock_space *klock_space_make(kuid_t uid, const struct klock_ioc_attach *args)
+{
+	u32 capacity = args->capacity ?: min(KLOCK_CAPACITY_DEFAULT, klock_max_capacity);
+	kuid_t charged = klock_charged_uid(uid);
+	struct klock_space *space;
+	int ret;
+
+	ret = klock_charge(charged, 1, capacity);
+	if (ret)
+		return ERR_PTR(ret);
+	space = kzalloc(sizeof(*space), KLOCK_GFP);
+	if (!space || klock_table_grow(space, capacity)) {
+		kfree(space);
+		klock_uncharge(charged, 1, capacity);
+		return ERR_PTR(-ENOMEM);
+	}
+	space->flags = args->space_flags;
+	space->uid = uid;
+	space->gid = current_egid();
+	space->mode = args->mode ?: KLOCK_MODE_DEFAULT;
+	space->next_token = klock_first_token;
+	space->charge.uid = charged;
+	space->charge.locks = capacity;
+	strscpy(space->name, args->name, sizeof(space->name));
+	xa_init_flags(&space->clients, XA_FLAGS_ACCOUNT);
+	mutex_init(&space->mutex);
+	kref_init(&space->ref);
+	do {
+		space->generation = get_random_u64();
+	} while (!space->generation);
+	return space;
+}
+
+static void klock_space_free(struct kref *ref)
+{
+	struct klock_space *space = container_of(ref, struct klock_space, ref);
+
+	klock_table_free(space);
+	xa_destroy(&space->clients);
+	mutex_destroy(&space->mutex);
+	klock_uncharge(space->charge.uid, 1, space->charge.locks);
+	kfree(space);
+}
+
+void klock_space_put(struct klock_space *space)
+{
+	kref_put(&space->ref, klock_space_free);
+}
+
+static int klock_grow(struct klock_space *space, u32 capacity)
+{
+	u32 more = capacity > space->charge.locks ? capacity - space->charge.locks : 0;
+	int ret = klock_charge(space->charge.uid, 0, more);
+
+	if (ret)
+		return ret;
+	ret = klock_table_grow(space, capacity);
+	if (ret)
+		klock_uncharge(space->charge.uid, 0, more);
+	else
+		space->charge.locks += more;
+	return ret;
+}
+
+int klock_resize(struct klock_space *space, u32 capacity)
+{
+	int ret = 0;
+
+	if (!klock_is_owner(space))
+		return -EACCES;
+	if (mutex_lock_killable(&space->mutex))
+		return -EINTR;
+	if (space->removed)
+		ret = -ESTALE;
+	else if (capacity > space->capacity)
+		ret = klock_grow(space, capacity);
+	else if (capacity < space->capacity)
+		ret = klock_table_shrink(space, capacity);
+	mutex_unlock(&space->mutex);
+	return ret;
+}
+
+/*
+ * The name is freed last: who attaches by it meanwhile waits for the mutex, so
+ * that nobody works in a new space of the name while a word of this one can
+ * still be taken.
+ */
+static int klock_remove_space(struct klock_space *space, bool force)
+{
+	int ret = 0;
+
+	if (mutex_lock_killable(&space->mutex))
+		return -EINTR;
+	if (space->removed) {
+		ret = -ESTALE;
+	} else if (space->nr_clients && !force) {
+		ret = -EBUSY;
+	} else {
+		WRITE_ONCE(space->removed, true);
+		klock_table_close(space);
+		klock_free_all_locked(space);
+		mutex_lock(&klock_spaces_mutex);
+		rb_erase(&space->node, &klock_spaces);
+		mutex_unlock(&klock_spaces_mutex);
+	}
+	mutex_unlock(&space->mutex);
+	if (!ret)
+		klock_space_put(space);	/* its name was a reference */
+	return ret;
+}
+
+int klock_remove(const struct klock_ioc_remove *args)
+{
+	struct klock_space *space;
+	kuid_t uid;
+	int ret;
+
+	ret = klock_resolve_uid(args->flags & KLOCK_REMOVE_UID, args->uid, &uid);
+	if (ret)
+		return ret;
+	if (!uid_eq(uid, current_euid()) && !capable(CAP_SYS_ADMIN))
+		return -EACCES;
+	do {
+		space = klock_space_find(uid, args->name);
+		if (!space)
+			return -ENOENT;
+		ret = klock_remove_space(space, args->flags & KLOCK_REMOVE_FORCE);
+		klock_space_put(space);
+	} while (ret == -ESTALE);	/* another remove was faster: look again */
+	return ret;
+}
+
+/* The module goes: there are no clients, descriptors or calls any more. */
+void klock_spaces_exit(void)
+{
+	struct klock_space *space, *next;
+
+	rbtree_postorder_for_each_entry_safe(space, next, &klock_spaces, node)
+		klock_space_put(space);
+}
+
+/*
+ * Space descriptors.  One keeps the space (and, by its file operations, the
+ * module), but not the client that made it.
+ */
+struct klock_space_file {
+	struct klock_space *space;
+	bool writable;
+};
+
+static int klock_space_file_release(struct inode *inode, struct file *file)
+{
+	struct klock_space_file *sf = file->private_data;
+
+	klock_space_put(sf->space);
+	kfree(sf);
+	return 0;
+}
+
+static const struct file_operations klock_space_fops = {
+	.owner = THIS_MODULE,
+	.release = klock_space_file_release,
+	.llseek = noop_llseek,
+};
+
+struct klock_space *klock_space_from_fd(int fd, bool *writable)
+{
+	struct klock_space *space = ERR_PTR(-EINVAL);
+	struct klock_space_file *sf;
+	struct file *file = fget(fd);
+
+	if (!file)
+		return ERR_PTR(-EBADF);
+	if (file->f_op == &klock_space_fops) {
+		sf = file->private_data;
+		space = sf->space;
+		kref_get(&space->ref);
+		*writable = sf->writable;
+	}
+	fput(file);
+	return space;
+}
+
+static struct file *klock_space_file_open(struct klock_client *client)
+{
+	struct klock_space_file *sf = kzalloc(sizeof(*sf), KLOCK_GFP);
+	struct file *file;
+
+	if (!sf)
+		return ERR_PTR(-ENOMEM);
+	sf->space = client->space;
+	sf->writable = client->writable;
+	file = anon_inode_getfile("[klock_space]", &klock_space_fops, sf, O_RDWR | O_CLOEXEC);
+	if (IS_ERR(file))
+		kfree(sf);
+	else
+		kref_get(&sf->space->ref);
+	return file;
+}
+
+/* The token is told before the descriptor is there for all to see. */
+long klock_space_fd(struct klock_client *client, struct klock_ioc_space_fd *args,
+		    void __user *uarg, size_t usize)
+{
+	struct file *file;
+	int fd, ret;
+
+	if (atomic_xchg(&client->has_fd, 1))
+		return -EBUSY;
+	fd = get_unused_fd_flags(O_CLOEXEC);
+	if (fd < 0) {
+		ret = fd;
+		goto out;
+	}
+	file = klock_space_file_open(client);
+	if (IS_ERR(file)) {
+		ret = PTR_ERR(file);
+		goto out_fd;
+	}
+	args->token = client->token;
+	ret = klock_copy_result(uarg, usize, args, sizeof(*args));
+	if (ret)
+		goto out_file;
+	fd_install(fd, file);
+	return fd;
+
+out_file:
+	fput(file);
+out_fd:
+	put_unused_fd(fd);
+out:
+	atomic_set(&client->has_fd, 0);
+	return ret;
+}

@@ -1,0 +1,524 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Queues of waiters.
+ *
+ * A lock has a queue only while somebody waits for it (or an errorcheck thread
+ * holds it, or a call looks at it).  The queue is found by its id in a bucket
+ * that belongs to at most 64 locks (with pages of 4 KiB), under the bit lock of
+ * the bucket, which is held for the search alone; what the queue does is under
+ * its own mutex, which belongs to one lock.
+ *
+ * Memory: each client owns a spare queue.  A thread that waits brings it along;
+ * the first one's becomes the queue of the lock, and whoever leaves takes one
+ * with it: its own, or that of another waiter, or at last the queue.  So only
+ * the second thread of a client that waits at the same time allocates, before
+ * anything has changed.
+ *
+ * Order: the first in the queue is woken when the lock becomes free, and must
+ * take it.  A running thread may take it first; after KLOCK_PASSED_MAX such
+ * times the next release hands the lock over (klock_release_locked()).  Nothing
+ * but an interruption of the wait costs a place.
+ *
+ * Waiting is in TASK_INTERRUPTIBLE: any signal ends it, the freezer's, too, so
+ * a waiter neither blocks suspend nor looks hung.
+ */
+#include <linux/hrtimer.h>
+#include <linux/sched/signal.h>
+#include <linux/sched/task.h>
+#include <linux/slab.h>
+
+#include "klock.h"
+
+static struct kmem_cache *klock_queue_cache;
+
+int __init klock_queue_cache_init(void)
+{
+	klock_queue_cache = KMEM_CACHE(klock_queue, SLAB_ACCOUNT);
+	return klock_queue_cache ? 0 : -ENOMEM;
+}
+
+void klock_queue_cache_exit(void)
+{
+	kmem_cache_destroy(klock_queue_cache);
+}
+
+struct klock_queue *klock_queue_alloc(void)
+{
+	struct klock_queue *queue = kmem_cache_zalloc(klock_queue_cache, KLOCK_GFP);
+
+	if (queue) {
+		mutex_init(&queue->mutex);
+		INIT_LIST_HEAD(&queue->waiters);
+	}
+	return queue;
+}
+
+void klock_queue_free(struct klock_queue *queue)
+{
+	if (queue)
+		kmem_cache_free(klock_queue_cache, queue);
+}
+
+static struct hlist_bl_head *klock_bucket(struct klock_page *page, u32 id)
+{
+	return &page->queues[id % KLOCK_BUCKETS];
+}
+
+static struct klock_queue *klock_queue_look_up(struct hlist_bl_head *bucket, u32 id)
+{
+	struct hlist_bl_node *node;
+	struct klock_queue *queue;
+
+	hlist_bl_for_each_entry(queue, node, bucket, node) {
+		if (queue->id == id) {
+			atomic_inc(&queue->refs);
+			return queue;
+		}
+	}
+	return NULL;
+}
+
+/* The queue of the lock, if it has one, with a reference. */
+struct klock_queue *klock_queue_find(struct klock_page *page, u32 id)
+{
+	struct hlist_bl_head *bucket = klock_bucket(page, id);
+	struct klock_queue *queue;
+
+	/*
+	 * Who puts a queue here reads the word afterwards, and callers have
+	 * swapped the word, or set what a waiter looks at, before.
+	 */
+	if (hlist_bl_empty(bucket))
+		return NULL;
+	hlist_bl_lock(bucket);
+	queue = klock_queue_look_up(bucket, id);
+	hlist_bl_unlock(bucket);
+	return queue;
+}
+
+/*
+ * Also drops a waiters bit that no queue stands behind from a free word; under
+ * the lock of the bucket nobody begins to wait meanwhile.
+ */
+struct klock_queue *klock_queue_find_or_drop_bit(struct klock_page *page, u32 id)
+{
+	struct hlist_bl_head *bucket = klock_bucket(page, id);
+	atomic64_t *word = &page->words[id % KLOCK_WORDS_PER_PAGE];
+	struct klock_queue *queue;
+	u64 old;
+
+	hlist_bl_lock(bucket);
+	queue = klock_queue_look_up(bucket, id);
+	old = atomic64_read(word);
+	if (!queue && !klock_token(old) && old & KLOCK_WORD_WAITERS)
+		atomic64_cmpxchg(word, old, old & ~(u64)KLOCK_WORD_WAITERS);
+	hlist_bl_unlock(bucket);
+	return queue;
+}
+
+/* Drops a reference; returns the queue if it was the last, as good as new. */
+static struct klock_queue *klock_queue_unref(struct klock_page *page, struct klock_queue *queue)
+{
+	struct hlist_bl_head *bucket = klock_bucket(page, queue->id);
+	bool last;
+
+	hlist_bl_lock(bucket);
+	last = atomic_dec_and_test(&queue->refs);
+	if (last)
+		hlist_bl_del_init(&queue->node);
+	hlist_bl_unlock(bucket);
+	if (!last)
+		return NULL;
+	queue->held_since = 0;
+	return queue;
+}
+
+void klock_queue_put(struct klock_page *page, struct klock_queue *queue)
+{
+	klock_queue_free(klock_queue_unref(page, queue));
+}
+
+/* Whether a lock at or above @capacity has a queue. */
+bool klock_queues_above(struct klock_space *space, u32 capacity)
+{
+	struct hlist_bl_head *bucket;
+	struct hlist_bl_node *node;
+	struct klock_queue *queue;
+	bool found = false;
+	u32 nr, i;
+
+	for (nr = capacity / KLOCK_WORDS_PER_PAGE; nr < space->nr_pages && !found; nr++) {
+		for (i = 0; i < KLOCK_BUCKETS; i++) {
+			bucket = &klock_page_nr(space, nr)->queues[i];
+			hlist_bl_lock(bucket);
+			hlist_bl_for_each_entry(queue, node, bucket, node)
+				found |= queue->id >= capacity;
+			hlist_bl_unlock(bucket);
+		}
+	}
+	return found;
+}
+
+/* Finds or makes the queue that @waiter will use. */
+static int klock_queue_get(struct klock_client *client, struct klock_page *page, u32 id,
+			   struct klock_waiter *waiter)
+{
+	struct hlist_bl_head *bucket = klock_bucket(page, id);
+	struct klock_queue *mine = xchg(&client->spare, NULL);
+
+	if (!mine)
+		mine = klock_queue_alloc();
+	if (!mine)
+		return -ENOMEM;
+
+	hlist_bl_lock(bucket);
+	waiter->queue = klock_queue_look_up(bucket, id);
+	if (waiter->queue) {
+		waiter->spare = mine;
+	} else {
+		mine->id = id;
+		atomic_set(&mine->refs, 1);
+		hlist_bl_add_head(&mine->node, bucket);
+		waiter->queue = mine;
+	}
+	hlist_bl_unlock(bucket);
+	/*
+	 * A waiter can be found; then it reads the word and space->removed.
+	 * Pairs with the barriers in klock_table_shrink() and _close().
+	 */
+	smp_mb();
+	return 0;
+}
+
+/* A queue that is not used any more is as it was when it was allocated. */
+static void klock_queue_keep(struct klock_client *client, struct klock_queue *queue)
+{
+	if (queue && cmpxchg(&client->spare, NULL, queue))
+		klock_queue_free(queue);
+}
+
+struct klock_waiter *klock_first_waiter(struct klock_queue *queue)
+{
+	lockdep_assert_held(&queue->mutex);
+	return list_first_entry_or_null(&queue->waiters, struct klock_waiter, list);
+}
+
+static void klock_enqueue(struct klock_waiter *waiter)
+{
+	struct klock_queue *queue = waiter->queue;
+
+	lockdep_assert_held(&queue->mutex);
+	waiter->since = ktime_get_ns();
+	list_add_tail(&waiter->list, &queue->waiters);
+	queue->nr++;
+	atomic_inc(&waiter->space->waiting);
+}
+
+static void klock_dequeue(struct klock_waiter *waiter)
+{
+	struct klock_queue *queue = waiter->queue;
+	struct klock_waiter *first;
+
+	lockdep_assert_held(&queue->mutex);
+	list_del_init(&waiter->list);
+	queue->nr--;
+	atomic_dec(&waiter->space->waiting);
+	first = klock_first_waiter(queue);
+	if (first && !waiter->spare)
+		swap(waiter->spare, first->spare);
+	else if (!first && !queue->owner)
+		queue->held_since = 0;	/* from now on it may change hands unseen */
+}
+
+/* Wakes whoever klock_wake_first() or klock_grant() chose; with no lock held. */
+void klock_wake(struct task_struct *task)
+{
+	if (!task)
+		return;
+	wake_up_process(task);
+	put_task_struct(task);
+}
+
+/* The lock is free: the first is to look again, if it is not about to. */
+struct task_struct *klock_wake_first(struct klock_queue *queue)
+{
+	struct klock_waiter *first = klock_first_waiter(queue);
+
+	if (!first || first->state != KLOCK_WAITING)
+		return NULL;
+	WRITE_ONCE(first->state, KLOCK_WOKEN);
+	return get_task_struct(first->task);
+}
+
+/* None of them can have what it waits for any more. */
+void klock_wake_all(struct klock_queue *queue)
+{
+	struct klock_waiter *waiter;
+
+	lockdep_assert_held(&queue->mutex);
+	list_for_each_entry(waiter, &queue->waiters, list) {
+		WRITE_ONCE(waiter->state, KLOCK_WOKEN);
+		wake_up_process(waiter->task);
+	}
+}
+
+/* The word names @waiter now. */
+struct task_struct *klock_grant(struct klock_waiter *waiter, bool died)
+{
+	waiter->queue->held_since = ktime_get_ns();
+	if (waiter->thread)
+		klock_own(waiter);
+	klock_dequeue(waiter);
+	waiter->died = died;
+	WRITE_ONCE(waiter->state, KLOCK_GRANTED);
+	return get_task_struct(waiter->task);
+}
+
+/* Swaps @waiter into a free word, whose value was *@old. */
+static bool klock_take_free(struct klock_waiter *waiter, u64 *old)
+{
+	struct klock_queue *queue = waiter->queue;
+	u64 others = queue->nr > !list_empty(&waiter->list) ? KLOCK_WORD_WAITERS : 0;
+	bool taken;
+
+	if (waiter->thread)
+		klock_chain_lock();
+	taken = atomic64_try_cmpxchg(waiter->word, old, waiter->who | others);
+	if (taken && waiter->thread)
+		klock_own(waiter);
+	if (taken && (others || waiter->thread))
+		queue->held_since = ktime_get_ns();
+	if (waiter->thread)
+		klock_chain_unlock();
+	return taken;
+}
+
+/*
+ * Who is in the queue sets the waiters bit, then looks whether the holder
+ * lives; a holder that goes withdraws its token, then searches the words.  So
+ * it finds the bit, or is found dead here.  0: the word has changed.
+ */
+static int klock_look_held(struct klock_waiter *waiter, u64 old)
+{
+	struct klock_queue *queue = waiter->queue;
+	struct task_struct *wake = NULL;
+	u32 token = klock_token(old);
+
+	if (!list_empty(&waiter->list) && !(old & KLOCK_WORD_WAITERS) &&
+	    !atomic64_try_cmpxchg(waiter->word, &old, old | KLOCK_WORD_WAITERS))
+		return 0;
+	smp_mb();
+	if (!klock_alive(waiter->space, token)) {
+		klock_release_locked(waiter->space, queue, waiter->word, token,
+				     KLOCK_WORD_TOKEN, KLOCK_WORD_DIED, &wake);
+		klock_wake(wake);
+		return 0;
+	}
+	if (!queue->held_since && queue->nr)
+		queue->held_since = ktime_get_ns();
+	if (waiter->thread && queue->owner == waiter->thread && queue->owner_token == token)
+		return -EDEADLK;
+	return -EAGAIN;
+}
+
+/*
+ * Takes the lock if it can be had: 0, or 1 if its last holder died.  -EAGAIN:
+ * it must be waited for.  -ENXIO: the word says "no such lock".
+ */
+static int klock_look(struct klock_waiter *waiter)
+{
+	struct klock_space *space = waiter->space;
+	struct task_struct *wake = NULL;
+	int ret;
+	u64 old;
+
+	for (;;) {
+		if (waiter->state == KLOCK_GRANTED)
+			return waiter->died;
+		if (READ_ONCE(space->removed))
+			return -ESTALE;
+		old = atomic64_read(waiter->word);
+		if (klock_token(old) == KLOCK_WORD_NONE)
+			return -ENXIO;
+		if (!klock_token(old)) {
+			if (klock_take_free(waiter, &old))
+				break;
+			continue;
+		}
+		ret = klock_look_held(waiter, old);
+		if (ret)
+			return ret;
+	}
+	if (READ_ONCE(space->removed)) {
+		klock_release_locked(space, waiter->queue, waiter->word, waiter->who,
+				     KLOCK_WHO_MASK, 0, &wake);
+		klock_wake(wake);
+		return -ESTALE;
+	}
+	return !!(old & KLOCK_WORD_DIED);
+}
+
+/* The same; waits for a resize or removal that is under way. */
+static int klock_look_settled(struct klock_waiter *waiter)
+{
+	struct klock_queue *queue = waiter->queue;
+	int ret;
+
+	while ((ret = klock_look(waiter)) == -ENXIO) {
+		mutex_unlock(&queue->mutex);
+		ret = klock_settle(waiter->space, queue->id);
+		mutex_lock(&queue->mutex);
+		if (ret && waiter->state != KLOCK_GRANTED)
+			return ret;
+	}
+	return ret;
+}
+
+/* Sleeps until it is woken, a signal comes, or (then true) the deadline. */
+static bool klock_sleep(struct klock_waiter *waiter, const struct klock_ioc_lock *args)
+{
+	bool realtime = args->flags & KLOCK_LOCK_REALTIME;
+	ktime_t deadline = realtime ? ns_to_ktime(args->deadline) :
+				      klock_from_timens(args->deadline);
+	bool late = false;
+
+	for (;;) {
+		set_current_state(TASK_INTERRUPTIBLE);
+		if (READ_ONCE(waiter->state) != KLOCK_WAITING || signal_pending(current) || late)
+			break;
+		if (!waiter->deadline)
+			schedule();
+		else
+			late = !schedule_hrtimeout_range_clock(&deadline, current->timer_slack_ns,
+						HRTIMER_MODE_ABS,
+						realtime ? CLOCK_REALTIME : CLOCK_MONOTONIC);
+	}
+	__set_current_state(TASK_RUNNING);
+	return late;
+}
+
+/* It was woken, and a running thread was faster. */
+static void klock_count_passed(struct klock_waiter *waiter)
+{
+	struct klock_space *space = waiter->space;
+	s64 max = atomic64_read(&space->max_passed);
+
+	waiter->state = KLOCK_WAITING;
+	waiter->passed++;
+	atomic64_inc(&space->passed);
+	while (max < waiter->passed &&
+	       !atomic64_try_cmpxchg(&space->max_passed, &max, waiter->passed))
+		;
+}
+
+static int klock_wait_queued(struct klock_waiter *waiter, const struct klock_ioc_lock *args)
+{
+	struct klock_queue *queue = waiter->queue;
+	bool late = false;
+	int ret;
+
+	for (;;) {
+		if (fatal_signal_pending(current) && waiter->state != KLOCK_GRANTED)
+			return -EINTR;
+		ret = klock_look_settled(waiter);
+		if (ret != -EAGAIN)
+			return ret;
+		if (waiter->state == KLOCK_WOKEN)
+			klock_count_passed(waiter);
+		if (signal_pending(current))
+			return -ERESTARTSYS;
+		if (late)
+			return -ETIMEDOUT;
+		mutex_unlock(&queue->mutex);
+		late = klock_sleep(waiter, args);
+		mutex_lock(&queue->mutex);
+	}
+}
+
+/*
+ * Leaves the queue without the lock.  It may be the one that was woken: if the
+ * lock can be had, the next one is.  What is taken for that here is a word that
+ * is not held by a live client, "no such lock" included: a shrinking that
+ * fails swaps that back into free.
+ */
+static void klock_leave(struct klock_waiter *waiter)
+{
+	struct klock_space *space = waiter->space;
+	struct klock_queue *queue = waiter->queue;
+	u64 old = atomic64_read(waiter->word);
+
+	if (waiter->thread)
+		klock_chain_leave(waiter);
+	klock_dequeue(waiter);
+	if (queue->nr) {
+		if (!klock_token(old) || !klock_alive(space, klock_token(old)))
+			klock_wake(klock_wake_first(queue));
+		return;
+	}
+	while (old & KLOCK_WORD_WAITERS && !READ_ONCE(space->removed) &&
+	       !atomic64_try_cmpxchg(waiter->word, &old, old & ~(u64)KLOCK_WORD_WAITERS))
+		;
+}
+
+/*
+ * Ends the wait.  Who was granted the lock has it, whatever else happened; but
+ * who is being killed passes it on, as it got it, for nobody is left to be told.
+ */
+static int klock_wait_end(struct klock_waiter *waiter, int ret)
+{
+	struct task_struct *wake = NULL;
+
+	if (waiter->state == KLOCK_GRANTED) {
+		if (!fatal_signal_pending(current))
+			return ret;
+		klock_release_locked(waiter->space, waiter->queue, waiter->word, waiter->who,
+				     KLOCK_WHO_MASK, ret ? KLOCK_WORD_DIED : 0, &wake);
+		klock_wake(wake);
+		return -EINTR;
+	}
+	if (list_empty(&waiter->list))
+		return ret;
+	if (ret < 0)
+		klock_leave(waiter);
+	else
+		klock_dequeue(waiter);
+	return ret;
+}
+
+int klock_wait(struct klock_client *client, const struct klock_ioc_lock *args, u64 who)
+{
+	struct klock_space *space = client->space;
+	struct klock_page *page = klock_page(space, args->id);
+	struct klock_waiter waiter = {
+		.list = LIST_HEAD_INIT(waiter.list),
+		.space = space,
+		.word = klock_word(space, args->id),
+		.task = current,
+		.thread = client->errorcheck ? task_pid(current) : NULL,
+		.who = who,
+		.state = KLOCK_WAITING,
+		.deadline = args->flags & KLOCK_LOCK_DEADLINE,
+	};
+	int ret = klock_queue_get(client, page, args->id, &waiter);
+
+	if (ret)
+		return ret;
+
+	mutex_lock(&waiter.queue->mutex);
+	ret = klock_look_settled(&waiter);
+	if (args->flags & KLOCK_LOCK_TRY && (ret == -EAGAIN || ret == -EDEADLK))
+		ret = -EBUSY;
+	if (ret == -EAGAIN) {
+		klock_enqueue(&waiter);
+		if (waiter.thread)
+			ret = klock_chain_enter(&waiter);
+		if (ret != -EDEADLK)
+			ret = klock_wait_queued(&waiter, args);
+		ret = klock_wait_end(&waiter, ret);
+	}
+	mutex_unlock(&waiter.queue->mutex);
+
+	klock_queue_keep(client, waiter.spare);
+	klock_queue_keep(client, klock_queue_unref(page, waiter.queue));
+	return ret;
+}
