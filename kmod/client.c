@@ -53,7 +53,7 @@ static void klock_detach(struct klock_client *client, struct klock_space *space)
 	u32 nr;
 
 	xa_erase(&space->clients, client->token);
-	smp_mb();	/* pairs with klock_look_held() */
+	smp_mb();	/* pairs with klock_look_held(), wait.c */
 	for_each_set_bit(nr, client->touched, KLOCK_PAGES_MAX) {
 		klock_table_release(space, nr, client->token, client->token);
 		cond_resched();

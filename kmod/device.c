@@ -143,7 +143,8 @@ static const struct klock_op {
 	unsigned int cmd;
 	unsigned int needs;
 } klock_ops[] = {
-#define OP(name, needs) [_IOC_NR(KLOCK_IOC_##name)] = { KLOCK_IOC_##name, needs }
+#define OP(name, what) \
+	[_IOC_NR(KLOCK_IOC_##name)] = { .cmd = KLOCK_IOC_##name, .needs = what }
 	OP(GET_API, 0),
 	OP(ATTACH, 0),
 	OP(SPACE_FD, KLOCK_OP_SPACE),
@@ -228,9 +229,9 @@ static long klock_call(struct klock_client *client, unsigned int cmd, union kloc
 	}
 }
 
-/* Pairs with the release in klock_attach(). */
 static struct klock_space *klock_client_space(struct klock_client *client)
 {
+	/* Pairs with the release in klock_attach(). */
 	return smp_load_acquire(&client->space);
 }
 

@@ -177,7 +177,7 @@ struct klock_client {
 	atomic_t has_fd;
 	struct pid *pid;
 	struct klock_queue *spare;
-	struct mutex attach_mutex;
+	struct mutex attach_mutex;	/* @space is set once */
 	struct rcu_head rcu;
 	DECLARE_BITMAP(touched, KLOCK_PAGES_MAX);
 };
@@ -198,7 +198,7 @@ struct klock_client {
  */
 struct klock_queue {
 	struct hlist_bl_node node;
-	struct mutex mutex;
+	struct mutex mutex;	/* waiters and hand-over */
 	struct list_head waiters;
 	u32 id;
 	atomic_t refs;
@@ -375,9 +375,9 @@ static inline atomic64_t *klock_word(const struct klock_space *space, u32 id)
 	return &klock_page(space, id)->words[id % KLOCK_WORDS_PER_PAGE];
 }
 
-/* Pairs with the release in table.c: what is below has its page. */
 static inline u32 klock_capacity(const struct klock_space *space)
 {
+	/* Pairs with the release in klock_table_grow(): what is below has its page. */
 	return smp_load_acquire(&space->capacity);
 }
 

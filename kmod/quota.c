@@ -41,8 +41,8 @@ static bool klock_over_quota(const struct klock_user *user, u32 spaces, u32 lock
 {
 	return (spaces && (user->spaces + spaces > READ_ONCE(max_spaces_per_user) ||
 			   klock_all_users.spaces + spaces > READ_ONCE(max_spaces))) ||
-	       user->locks + locks > READ_ONCE(max_locks_per_user) ||
-	       klock_all_users.locks + locks > READ_ONCE(max_locks);
+	       (locks && (user->locks + locks > READ_ONCE(max_locks_per_user) ||
+			  klock_all_users.locks + locks > READ_ONCE(max_locks)));
 }
 
 static struct klock_user *klock_user(kuid_t uid)

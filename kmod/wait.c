@@ -307,7 +307,7 @@ static int klock_look_held(struct klock_waiter *waiter, u64 old)
 	if (!list_empty(&waiter->list) && !(old & KLOCK_WORD_WAITERS) &&
 	    !atomic64_try_cmpxchg(waiter->word, &old, old | KLOCK_WORD_WAITERS))
 		return 0;
-	smp_mb();
+	smp_mb();	/* pairs with klock_detach() */
 	if (!klock_alive(waiter->space, token)) {
 		klock_release_locked(waiter->space, queue, waiter->word, token,
 				     KLOCK_WORD_TOKEN, KLOCK_WORD_DIED, &wake);
