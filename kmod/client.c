@@ -246,6 +246,7 @@ static struct klock_space *klock_attach_name(struct klock_client *client,
 	return space;
 }
 
+/* Returns the capacity of the space. */
 int klock_attach(struct klock_client *client, const struct klock_ioc_attach *args)
 {
 	struct klock_space *space = ERR_PTR(-EBUSY);
@@ -264,7 +265,7 @@ int klock_attach(struct klock_client *client, const struct klock_ioc_attach *arg
 		smp_store_release(&client->space, space);
 	}
 	mutex_unlock(&client->attach_mutex);
-	return PTR_ERR_OR_ZERO(space);
+	return IS_ERR(space) ? PTR_ERR(space) : klock_capacity(space);
 }
 
 /* The first call of a client that is not attached; a sibling may be faster. */
@@ -276,5 +277,5 @@ int klock_attach_default(struct klock_client *client)
 	};
 	int ret = klock_attach(client, &args);
 
-	return ret == -EBUSY ? 0 : ret;
+	return ret == -EBUSY || ret > 0 ? 0 : ret;
 }

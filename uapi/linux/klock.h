@@ -101,6 +101,7 @@ struct klock_ioc_api {
  * @capacity, @mode and @space_flags must be 0 without KLOCK_ATTACH_CREATE and
  * count only when the space is made.
  *
+ * The value of the ioctl is the capacity of the space.
  * Errors: EBUSY (attached already), ENOENT (no such space), EEXIST, EACCES,
  * EDQUOT (quota of spaces or locks), ENOMEM, EBADF (@space_fd is not open),
  * EINVAL (also: a malformed name, a capacity above the maximum, EXCL without
