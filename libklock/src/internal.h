@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef KLOCK_INTERNAL_H
+#define KLOCK_INTERNAL_H
+
+#include <assert.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <linux/klock.h>
+
+#pragma GCC visibility push(default)	/* all else is compiled as hidden */
+#include <klock.h>
+#pragma GCC visibility pop
+
+struct klock_space {
+	int fd;				/* the client; -1: closed by klock__enter() */
+	int space_fd;			/* what a child attaches by */
+	atomic_uint epoch;		/* of the process that attached @fd */
+	atomic_uint capacity;	/* last seen */
+	uint32_t attach_flags;		/* KLOCK_ATTACH_*, again in each child */
+	dev_t dev;			/* what @fd is: a number may have been given to */
+	ino_t ino;			/* another file in a child */
+	struct klock_space *_Atomic next;	/* in the list of fork.c */
+};
+
+struct klock {
+	struct klock_space *space;
+	uint32_t id;
+};
+
+/* fork.c: a page that the kernel wipes in each child, whatever made the child. */
+struct klock__process {
+	atomic_uint epoch;	/* 0: nobody has called klock__enter() in this process */
+	atomic_uint lock;	/* of klock__enter() */
+};
+
+extern struct klock__process *_Atomic klock__process;
+
+static inline uint32_t klock__epoch(void)
+{
+	struct klock__process *process = atomic_load_explicit(&klock__process,
+							      memory_order_acquire);
+
+	return atomic_load_explicit(&process->epoch, memory_order_relaxed);
+}
+
+/* Whether the descriptors of a space are of this process: not of its parent. */
+static inline int klock__is_attached(const struct klock_space *space)
+{
+	return atomic_load_explicit(&space->epoch, memory_order_acquire) == klock__epoch();
+}
+
+int klock__init(void);
+void klock__enter(void);
+void klock__leave(void);
+void klock__add(struct klock_space *space);
+void klock__del(struct klock_space *space);
+int klock__has_space_fd(int space_fd);
+
+/* space.c */
+int klock__reattach(struct klock_space *space);
+
+/* The descriptor of the client, made in a child that has none yet; or -errno. */
+static inline int klock__fd(struct klock_space *space)
+{
+	int ret = klock__is_attached(space) ? 0 : klock__reattach(space);
+
+	return ret ? ret : space->fd;
+}
+
+/*
+ * system.c: calls of the system that return -errno, leave errno as it was and are
+ * no cancellation points.
+ */
+int klock__open_device(void);
+void klock__close(int fd);
+int klock__ioctl(int fd, unsigned long number, void *arg);
+void *klock__alloc(size_t size);
+
+/* An ioctl on a space that somebody has open. */
+static inline int klock__call(struct klock_space *space, unsigned long number, void *arg)
+{
+	int fd = klock__fd(space);
+
+	return fd < 0 ? fd : klock__ioctl(fd, number, arg);
+}
+
+#endif /* KLOCK_INTERNAL_H */
