@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# The one entry for everything.  Each target installs what it needs on a Debian 12,
+# as root or through sudo; what is built for a kernel goes to build/RELEASE, so
+# that builds for several kernels do not mix.
+#
+#   make           kmod/klock.ko for the kernel of KDIR, libklock.a, libklock.so
+#   make demo      shows the main job in a VM
+#   make check     builds, lints and tests everything in VMs
+#   make vm CMD='...'   runs a command in a VM (selftests/vm/run exits with its very
+#                  status, make with 2 when that is not 0); without CMD: a shell
+#   make bench     the benchmarks, in a VM
+#   make install   all of it, honouring DESTDIR and PREFIX
+#   make lint      silent when there is nothing to say
+#   make clean
+#
+# Variables: KDIR; for those in VMs KERNEL and what selftests/vm/run says.
+
+MAKEFLAGS += --no-print-directory
+PREFIX ?= /usr/local
+VM := selftests/vm
+
+# The running kernel's, or else one to look at; found when it is first needed.
+KDIR ?= $(eval KDIR := $(or $(wildcard /lib/modules/$(shell uname -r)/build),$(other_kdir)))$(KDIR)
+other_kdir = $(info no headers of the running kernel: building for the distribution's)$(shell \
+	     $(VM)/kernel distro)/build
+
+# As the module itself will say it; Debian's build directories differ otherwise.
+release = $(or $(shell sed -n 's/.*UTS_RELEASE "\(.*\)"/\1/p' \
+	  $(KDIR)/include/generated/utsrelease.h),$(error no kernel to build for in KDIR))
+
+all: module library
+	@cp build/$(release)/klock.ko kmod/klock.ko
+
+module:
+	@$(VM)/install gcc libc6-dev
+	@mkdir -p build/$(release)/kmod
+	@ln -sfn ../../uapi build/$(release)/uapi
+	@ln -sf $(CURDIR)/kmod/Kbuild $(filter-out %.mod.c,$(wildcard $(CURDIR)/kmod/*.[ch])) \
+		build/$(release)/kmod
+	@flock build/lock $(MAKE) -C $(KDIR) M=$(CURDIR)/build/$(release)/kmod modules
+	@ln -sf kmod/klock.ko build/$(release)/klock.ko
+
+library:
+	@$(VM)/install gcc libc6-dev
+	@$(MAKE) -C libklock
+
+programs: library
+	@$(VM)/install gcc libc6-dev gcc-multilib
+	@mkdir -p build/selftests
+	@$(MAKE) -C selftests OUTPUT=$(CURDIR)/build/selftests
+	@cp selftests/*.sh selftests/settings build/selftests
+
+# Only what it needs, and only its own words.
+demo:
+	@$(MAKE) -s library build/demo
+	@PROGRAMS=build/demo $(VM)/run ./demo
+
+build/demo: selftests/demo.c libklock/libklock.a
+	@mkdir -p build
+	$(CC) -O2 -Wall -Wextra -Werror -pthread -Ilibklock/include $^ -o $@
+
+check:
+	@$(VM)/check
+
+vm: export KLOCK_VM_CMD = $(value CMD)
+vm:
+	@$(VM)/run "$$KLOCK_VM_CMD"
+
+bench: library
+	@$(MAKE) -C selftests/bench
+	@$(VM)/run '$(MAKE) -s -C selftests/bench run'
+
+install: all
+	install -D -m 644 uapi/linux/klock.h $(DESTDIR)$(PREFIX)/include/linux/klock.h
+	install -D -m 644 build/$(release)/klock.ko $(DESTDIR)/lib/modules/$(release)/extra/klock.ko
+	$(MAKE) -C libklock install DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)
+	$(if $(DESTDIR),,depmod $(release))
+
+# Lint: a stamp in build/lint for each file that passed, and for what it was held
+# against.  kernel_c is held to the kernel's rules in full.
+kernel_c := $(filter-out %.mod.c,$(wildcard kmod/*.[ch]))
+user_c := $(wildcard uapi/linux/*.h libklock/*/*.[ch] selftests/*.[ch] selftests/bench/*.c)
+scripts := $(wildcard $(VM)/* selftests/*.sh .ci/*)
+
+# What is for the kernel alone: its types and macros, and that C11 has names like
+# _Atomic; volatile has its use in signal handlers; macros of types reuse arguments.
+USER_RULES := PREFER_KERNEL_TYPES,BIT_MACRO,ARRAY_SIZE,PREFER_DEFINED_ATTRIBUTE_MACRO,CAMELCASE,$\
+	      VOLATILE,MACRO_ARG_REUSE
+# FIXTURE_DATA(x) *self is no product, and EXPECT_EQ() takes a block.
+TEST_RULES := $(USER_RULES),SPACING,BRACES
+
+stamps := $(kernel_c:%=build/lint/%.checkpatch) $(user_c:%=build/lint/%.checkpatch) \
+	  $(patsubst %,build/lint/%.cppcheck,$(filter-out uapi/%,$(filter %.c,$(user_c)))) \
+	  $(scripts:%=build/lint/%.shellcheck) build/lint/sparse
+source = $(eval source := $(shell $(VM)/kernel source))$(source)
+stamp = @mkdir -p $(@D) && touch $@
+
+lint: lint-packages
+	@$(MAKE) -s -k lint-files
+
+lint-packages:
+	@$(VM)/install gcc libc6-dev perl sparse cppcheck shellcheck
+
+lint-files: $(stamps)
+
+build/lint/%.checkpatch: %
+	@perl $(source)/scripts/checkpatch.pl --no-tree --strict --terse --quiet --no-summary \
+		--show-types --max-line-length=100 $(addprefix --ignore ,$(if $(filter selftests/%,$<),$(TEST_RULES),$\
+		$(if $(filter $(user_c),$<),$(USER_RULES)))) -f $<
+	$(stamp)
+
+build/lint/%.cppcheck: % $(filter %.h,$(user_c))
+	@cppcheck --quiet --error-exitcode=1 --inline-suppr --enable=warning,performance,portability \
+		--max-configs=2 -D__linux__ -Ilibklock/include -Iuapi -I$(source)/tools/testing/selftests \
+		--suppress='*:*/kselftest*.h' $<
+	$(stamp)
+
+build/lint/%.shellcheck: %
+	@shellcheck $<
+	$(stamp)
+
+# Sparse does not fail by itself; what it has to say of the kernel's headers is not ours.
+build/lint/sparse: $(kernel_c) uapi/linux/klock.h
+	@$(MAKE) -s module KDIR=$(shell $(VM)/kernel distro)/build C=2 CHECK=sparse W=1 \
+		KCFLAGS=-Werror 2>&1 | { ! grep -E '/(kmod|uapi)/.*(warning|error):'; }
+	$(stamp)
+
+clean:
+	rm -rf build kmod/klock.ko .checkpatch-camelcase* $(patsubst %.c,%,$(wildcard selftests/*.c)) selftests/abi_32 \
+		selftests/library_tsan selftests/first
+	$(MAKE) -C libklock clean
+	$(MAKE) -C selftests/bench clean
+
+.PHONY: all module library programs demo check vm bench install lint lint-packages lint-files clean
