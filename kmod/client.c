@@ -186,7 +186,7 @@ static struct klock_space *klock_attach_fd(struct klock_client *client,
 static struct klock_space *klock_attach_new(struct klock_client *client, kuid_t uid,
 					    const struct klock_ioc_attach *args)
 {
-	struct klock_space *space;
+	struct klock_space *space, *other;
 	int ret;
 
 	if (!uid_eq(uid, current_euid()) && !capable(CAP_SYS_ADMIN))
@@ -194,8 +194,14 @@ static struct klock_space *klock_attach_new(struct klock_client *client, kuid_t 
 	if (!(args->flags & KLOCK_ATTACH_CREATE))
 		return ERR_PTR(-ENOENT);
 	space = klock_space_make(uid, args);
-	if (IS_ERR(space))
-		return space;
+	if (IS_ERR(space)) {
+		/* Who was faster may have had the last of the quota: no matter then. */
+		other = klock_space_find(uid, args->name);
+		if (!other)
+			return space;
+		klock_space_put(other);
+		return ERR_PTR(-EEXIST);
+	}
 	ret = klock_join(client, space, false);
 	if (ret) {
 		klock_space_put(space);

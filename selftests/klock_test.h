@@ -106,6 +106,7 @@ static inline pid_t spawn(void)
 	}
 	if (pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		signal(SIGINT, SIG_DFL);	/* a shell ignores it in the background */
 		if (getppid() != parent)	/* it was gone before */
 			_exit(1);
 	}
@@ -134,7 +135,8 @@ static inline int slay(pid_t pid)
 #define SPACE_NAME(buf) snprintf(buf, KLOCK_NAME_SIZE, "%.50s-%d", _metadata->name, getpid())
 
 /* Makes a space and attaches to it: NULL if it cannot. @flags: beyond CREATE and EXCL */
-static inline struct klock_space *make_space(const char *name, uint32_t capacity, unsigned int flags)
+static inline struct klock_space *make_space(const char *name, uint32_t capacity,
+					     unsigned int flags)
 {
 	struct klock_space_attr attr = { .capacity = capacity };
 	struct klock_space *space;
@@ -336,8 +338,9 @@ static inline struct agent enlist(void (*become)(const void *arg), const void *a
 	struct agent agent;
 	int pair[2];
 
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) || (agent.pid = fork()) < 0) {
-		perror("# enlist");
+	agent.pid = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) ? -1 : fork();
+	if (agent.pid < 0) {
+		perror("# no agent");
 		abort();
 	}
 	agent.sock = pair[agent.pid == 0];
@@ -373,7 +376,8 @@ static inline void tell(const struct agent *agent, int (*fn)(struct order *order
 {
 	struct order order = { .fn = fn, .fd = fd, .number = number };
 
-	memcpy(order.arg, arg, size);
+	if (arg)
+		memcpy(order.arg, arg, size);
 	if (send(agent->sock, &order, sizeof(order), MSG_NOSIGNAL) != sizeof(order))
 		perror("# tell");
 }
@@ -385,7 +389,8 @@ static inline int answer(const struct agent *agent, void *arg, size_t size)
 
 	if (recv(agent->sock, &order, sizeof(order), 0) != sizeof(order))
 		return -ECHILD;
-	memcpy(arg, order.arg, size);
+	if (arg)
+		memcpy(arg, order.arg, size);
 	return order.ret;
 }
 
@@ -429,8 +434,10 @@ static inline int do_close(struct order *order)
 
 static inline int close_by(const struct agent *agent, int fd)
 {
-	tell(agent, do_close, fd, 0, NULL, 0);
-	return answer(agent, NULL, 0);
+	char none = 0;
+
+	tell(agent, do_close, fd, 0, &none, 0);
+	return answer(agent, &none, 0);
 }
 
 static inline int lock_by(const struct agent *agent, int fd, uint32_t id, uint32_t flags)

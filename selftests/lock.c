@@ -160,19 +160,23 @@ TEST_F(lock, ten_thousand_locks_of_one_client)
 	struct klock_space_info info;
 
 	ASSERT_EQ(0, klock_space_resize(self->space, count));
-	for (uint32_t id = 0; id < count; id++)
+	for (uint32_t id = 0; id < count; id++) {
 		ASSERT_EQ(0, raw_lock(one, id, 0, 0));
+	}
 	POISON(info);
 	ASSERT_EQ(0, klock_space_info(self->space, &info));
 	EXPECT_EQ(count, info.held);
-	for (uint32_t id = 0; id < count; id++)
+	for (uint32_t id = 0; id < count; id++) {
 		ASSERT_EQ(-EBUSY, raw_lock(two, id, KLOCK_LOCK_TRY, 0));
+	}
 
 	/* Each is a lock for itself. */
-	for (uint32_t id = 0; id < count; id += 3)
+	for (uint32_t id = 0; id < count; id += 3) {
 		ASSERT_EQ(0, raw_unlock(one, id));
-	for (uint32_t id = 0; id < count; id++)
+	}
+	for (uint32_t id = 0; id < count; id++) {
 		ASSERT_EQ(id % 3 ? -EBUSY : 0, raw_lock(two, id, KLOCK_LOCK_TRY, 0));
+	}
 	for (uint32_t id = 0; id < count; id++) {
 		ASSERT_EQ(id % 3 ? -EPERM : 0, raw_unlock(two, id));
 		ASSERT_EQ(id % 3 ? 0 : -EPERM, raw_unlock(one, id));
@@ -256,8 +260,9 @@ TEST_F(lock, other_clocks_and_bad_times_are_einval)
 	struct timespec ahead = in_ms(CLOCK_MONOTONIC, PATIENCE_MS);
 	const long bad[] = { NSEC_PER_SEC, -1 };
 
-	for (size_t i = 0; i < ARRAY_SIZE(clocks); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(clocks); i++) {
 		EXPECT_EQ(-EINVAL, klock_lock_until(self->mine, clocks[i], &ahead));
+	}
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		ahead.tv_nsec = bad[i];
 		EXPECT_EQ(-EINVAL, klock_lock_until(self->mine, CLOCK_MONOTONIC, &ahead));
@@ -437,9 +442,9 @@ FIXTURE_TEARDOWN(normal)
 
 /* A call that a thread makes, and what came of it */
 struct call {
+	_Atomic bool done;
 	int (*fn)(struct klock *lock);
 	struct klock *lock;
-	_Atomic bool done;
 	int ret;
 	pthread_t thread;
 };
@@ -541,8 +546,9 @@ TEST_F(normal, threads_of_one_client_exclude_each_other)
 			done += call[j].done;
 		EXPECT_GE(i, done);	/* the i-th may still be on its way out */
 	}
-	for (size_t i = 0; i < ARRAY_SIZE(call); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(call); i++) {
 		EXPECT_EQ(0, end_call(&call[i]));
+	}
 	EXPECT_EQ(0, klock_unlock(self->lock));
 	EXPECT_EQ(0, status_of(self->lock).flags);
 }
@@ -585,7 +591,7 @@ static void increment(struct counter *counter, int me)
 {
 	counter->busy = me + 1;
 	counter->count++;
-	if (counter->count % 16 == 0)
+	if (counter->count % 4 == 0)
 		sched_yield();	/* so that others come to wait, and the killer comes here */
 	counter->done[me]++;
 	counter->shadow++;
@@ -627,7 +633,10 @@ static pid_t start_worker(const char *name, unsigned int flags, struct counter *
 	return pid;
 }
 
-/* This process is the ninth: it kills one, any, after so many increments of all. */
+/*
+ * This process is the ninth: it kills one, any, after so many increments of all.
+ * KLOCK_INCREMENTS in the environment is for other numbers of them.
+ */
 TEST_F_TIMEOUT(lock, a_counter_survives_8_processes_and_their_killer, 120)
 {
 	const char *wanted = getenv("KLOCK_INCREMENTS");
@@ -651,8 +660,9 @@ TEST_F_TIMEOUT(lock, a_counter_survives_8_processes_and_their_killer, 120)
 		kills += ret != 0;
 		pid[i] = start_worker(self->name, variant->flags, counter, i, increments);
 	}
-	for (int i = 0; i < WORKERS; i++)
+	for (int i = 0; i < WORKERS; i++) {
 		ASSERT_EQ(0, reap(pid[i]));
+	}
 
 	TH_LOG("%d killed, %d died with the lock, %d in the middle of an increment; %llu ms", kills,
 	       counter->told, counter->mended,

@@ -920,7 +920,7 @@ static bool enter_userns(const struct agent *agent, uid_t uid)
 	tell(agent, do_unshare, -1, CLONE_NEWUSER, NULL, 0);
 	if (answer(agent, NULL, 0))
 		return false;
-	snprintf(map, sizeof(map), "0 %u 1\n1 %u 1000\n", uid, INSIDE_1);
+	snprintf(map, sizeof(map), "0 %u 1\n1 %d 1000\n", uid, INSIDE_1);
 	snprintf(path, sizeof(path), "/proc/%d/uid_map", agent->pid);
 	if (!write_file(path, map))
 		return false;
@@ -1834,7 +1834,7 @@ static void lock_in_all_worlds(struct worlds *worlds, const char *name, int me)
 		}
 		while (!worlds->done && visit(worlds, &visitor, visitor.common) == 0) {
 			worlds->taken[me]++;
-			for (int i = 0; i < 100; i++)
+			for (int i = 0; i < 10; i++)
 				if (visit(worlds, &visitor, visitor.common - 1 - me))
 					break;
 		}
@@ -1843,7 +1843,7 @@ static void lock_in_all_worlds(struct worlds *worlds, const char *name, int me)
 	_exit(0);
 }
 
-/* Looks for the next world all the time, and makes it. */
+/* Looks for the next world every now and then, and makes it. */
 static void seek_new_worlds(struct worlds *worlds, const char *name)
 {
 	struct visitor visitor;
@@ -1851,6 +1851,7 @@ static void seek_new_worlds(struct worlds *worlds, const char *name)
 	while (!worlds->done) {
 		CHECK(enter_world(worlds, name, KLOCK_ATTACH_CREATE, &visitor));
 		close(visitor.fd);
+		nap();
 	}
 	_exit(0);
 }
@@ -1882,7 +1883,7 @@ TEST_F_TIMEOUT(space, remove_under_load, 90)
 			ASSERT_TRUE(UNTIL(worlds->taken[i] != before[i]));
 		}
 		/* a large one takes longer to remove than the small one after it to make */
-		worlds->capacity = round % 20 ? 5 : KLOCK_CAPACITY_MAX;
+		worlds->capacity = round % 20 ? 5 : 65536;
 		ASSERT_EQ(0, raw_remove(self->name, KLOCK_REMOVE_FORCE));
 		worlds->dead[visitor.slot] = 1;
 		EXPECT_EQ(-ESTALE, raw_lock(visitor.fd, visitor.common, 0, 0));

@@ -104,8 +104,9 @@ FIXTURE_TEARDOWN(table)
 
 TEST_F(table, allocates_the_lowest_free_id)
 {
-	for (int i = 0; i < 10; i++)
+	for (int i = 0; i < 10; i++) {
 		ASSERT_EQ(i, allocate(self->space));
+	}
 	ASSERT_EQ(0, free_id(self->space, 7));
 	ASSERT_EQ(0, free_id(self->space, 2));
 	ASSERT_EQ(0, free_id(self->space, 4));
@@ -130,8 +131,9 @@ TEST_F(table, allocates_the_lowest_free_id_of_all_clients)
 
 TEST_F(table, enospc_when_all_are_taken)
 {
-	for (int i = 0; i < CAPACITY; i++)
+	for (int i = 0; i < CAPACITY; i++) {
 		ASSERT_EQ(i, allocate(self->space));
+	}
 	EXPECT_EQ(-ENOSPC, allocate(self->space));
 	EXPECT_EQ(CAPACITY, info_of(self->space).allocated);
 
@@ -149,8 +151,9 @@ TEST_F(table, capacity_is_2048_by_default)
 	space = make_space(name, 0, variant->flags);
 	ASSERT_NE(NULL, space);
 	EXPECT_EQ(2048, capacity_of(space));
-	for (int i = 0; i < 2048; i++)
+	for (int i = 0; i < 2048; i++) {
 		EXPECT_EQ(i, allocate(space)) break;
+	}
 	EXPECT_EQ(-ENOSPC, allocate(space));
 	EXPECT_EQ(0, klock_space_remove(name, KLOCK_FORCE));
 }
@@ -198,8 +201,9 @@ TEST_F(table, allocate_id_at_and_above_the_capacity_is_einval)
 {
 	const uint32_t ids[] = IDS_ABOVE(CAPACITY);
 
-	for (size_t i = 0; i < ARRAY_SIZE(ids); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(ids); i++) {
 		EXPECT_EQ(-EINVAL, allocate_id(self->space, ids[i]));
+	}
 	EXPECT_EQ(0, info_of(self->space).allocated);
 }
 
@@ -227,11 +231,13 @@ TEST_F(table, four_processes_allocate_distinct_ids)
 			_exit(0);
 		}
 	}
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < 4; i++) {
 		EXPECT_EQ(0, reap(pid[i]));
+	}
 	/* Nobody freed any: so they are the lowest, too. */
-	for (int id = 0; id < 8000; id++)
+	for (int id = 0; id < 8000; id++) {
 		ASSERT_EQ(1, taken[id]);
+	}
 	EXPECT_EQ(8000, info_of(self->space).allocated);
 }
 
@@ -411,15 +417,17 @@ TEST_F(table, free_all_frees_every_id)
 	struct klock *lock;
 
 	EXPECT_EQ(0, klock_free_all(self->space));
-	for (int i = 0; i < CAPACITY; i++)
+	for (int i = 0; i < CAPACITY; i++) {
 		ASSERT_EQ(i, allocate(self->space));
+	}
 	lock = get_lock(self->space, 3);
 	ASSERT_EQ(0, klock_lock(lock));
 
 	EXPECT_EQ(0, klock_free_all(self->space));
 	EXPECT_EQ(0, info_of(self->space).allocated);
-	for (int i = 0; i < CAPACITY; i++)
+	for (int i = 0; i < CAPACITY; i++) {
 		EXPECT_EQ(-ENOENT, free_id(self->space, i));
+	}
 	EXPECT_EQ(KLOCK_HELD | KLOCK_MINE, status_of(lock).flags);
 	EXPECT_EQ(0, klock_unlock(lock));
 	EXPECT_EQ(0, allocate(self->space));
@@ -448,17 +456,15 @@ TEST_F(table, allocation_outlives_the_process_and_holding_does_not)
 
 TEST_F(table, allocation_outlives_the_last_client)
 {
-	struct klock_space *space;
-
 	ASSERT_EQ(0, allocate(self->space));
 	ASSERT_EQ(7, allocate_id(self->space, 7));
 	klock_space_close(self->space);
-	self->space = space = join_space(self->name, 0);
-	ASSERT_NE(NULL, space);
-	EXPECT_TRUE(is_allocated(space, 0));
-	EXPECT_TRUE(is_allocated(space, 7));
-	EXPECT_EQ(2, info_of(space).allocated);
-	EXPECT_EQ(CAPACITY, capacity_of(space));
+	self->space = join_space(self->name, variant->flags);
+	ASSERT_NE(NULL, self->space);
+	EXPECT_TRUE(is_allocated(self->space, 0));
+	EXPECT_TRUE(is_allocated(self->space, 7));
+	EXPECT_EQ(2, info_of(self->space).allocated);
+	EXPECT_EQ(CAPACITY, capacity_of(self->space));
 }
 
 TEST_F(table, allocation_ends_with_the_space)
@@ -481,8 +487,9 @@ TEST_F(table, growing_changes_no_id)
 	struct klock *top;
 	pid_t dead, waiter;
 
-	for (int i = 0; i < CAPACITY; i += 2)
+	for (int i = 0; i < CAPACITY; i += 2) {
 		ASSERT_EQ(i, allocate_id(self->space, i));
+	}
 	ASSERT_EQ(0, klock_lock(mine));
 	waiter = wait_in_child(self->space, self->name, variant->flags, 5);
 	ASSERT_GT(waiter, 0);
@@ -500,8 +507,9 @@ TEST_F(table, growing_changes_no_id)
 		ASSERT_EQ(-EINVAL, allocate_id(self->space, capacity));
 	}
 
-	for (int i = 0; i < CAPACITY; i++)
+	for (int i = 0; i < CAPACITY; i++) {
 		EXPECT_EQ(i % 2 == 0, is_allocated(self->space, i));
+	}
 	EXPECT_EQ(CAPACITY / 2, info_of(self->space).allocated);
 	EXPECT_EQ(KLOCK_HELD | KLOCK_MINE, status_of(mine).flags);
 	EXPECT_EQ(1, waiters_of(mine));
@@ -610,13 +618,15 @@ TEST_F(table, grow_while_4_processes_allocate_lock_and_free)
 		EXPECT_TRUE(UNTIL(growth->rounds >= rounds + 200)) break;
 	}
 	growth->stop = true;
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < 4; i++) {
 		EXPECT_EQ(0, reap(pid[i]));
+	}
 	TH_LOG("%d rounds, %d times no id was free", growth->rounds, growth->full);
 
 	EXPECT_EQ(KLOCK_ALLOCATED | KLOCK_HELD | KLOCK_MINE, status_of(mine).flags);
-	for (uint32_t id = 0; id < growth->capacity; id++)
+	for (uint32_t id = 0; id < growth->capacity; id++) {
 		EXPECT_EQ(growth->owner[id] != 0, is_allocated(self->space, id)) break;
+	}
 }
 
 /* Shrinking to 10 is refused and changes nothing: no capacity, no lock in use, no died bit. */
@@ -753,11 +763,13 @@ TEST_F(table, a_refused_shrink_is_seen_by_nobody)
 		}
 	}
 	EXPECT_TRUE(UNTIL(*rounds > 0));
-	for (int i = 0; i < 3000; i++)
+	for (int i = 0; i < 3000; i++) {
 		EXPECT_EQ(-EBUSY, klock_space_resize(self->space, 10)) break;
+	}
 	*stop = true;
-	for (size_t i = 0; i < ARRAY_SIZE(ids); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(ids); i++) {
 		EXPECT_EQ(0, reap(pid[i]));
+	}
 	TH_LOG("locked %d times meanwhile", *rounds);
 }
 
@@ -766,8 +778,9 @@ TEST_F(table, shrink_and_grow_again)
 	struct klock *above = get_lock(self->space, 40), *top = get_lock(self->space, 10);
 	struct klock *none;
 
-	for (int i = 0; i < 10; i++)
+	for (int i = 0; i < 10; i++) {
 		ASSERT_EQ(i, allocate(self->space));
+	}
 	ASSERT_EQ(0, klock_lock(get_lock(self->space, 9)));
 	for (int i = 0; i < 20; i++) {
 		ASSERT_EQ(0, klock_space_resize(self->space, 10));
@@ -912,8 +925,9 @@ TEST_F(table, random_calls_do_what_a_model_does)
 		if (i % 1000)
 			continue;
 		ASSERT_EQ(model.capacity, capacity_of(self->space));
-		for (int id = 0; id < model.capacity; id++)
+		for (int id = 0; id < model.capacity; id++) {
 			ASSERT_EQ(model.taken[id], is_allocated(self->space, id));
+		}
 	}
 }
 
@@ -952,8 +966,9 @@ TEST_F_TIMEOUT(largest, can_be_filled_whole, 120)
 	struct klock_ioc_id id = { 0 };
 	uint64_t start = now_ns(CLOCK_MONOTONIC), end;
 
-	for (uint32_t i = 0; i < self->capacity; i++)
+	for (uint32_t i = 0; i < self->capacity; i++) {
 		ASSERT_EQ((int)i, raw_ioctl(self->fd, KLOCK_IOC_ALLOCATE, &any));
+	}
 	end = now_ns(CLOCK_MONOTONIC);
 	TH_LOG("%u locks allocated in %llu ms", self->capacity, (end - start) / NSEC_PER_MSEC);
 	EXPECT_EQ(-ENOSPC, raw_ioctl(self->fd, KLOCK_IOC_ALLOCATE, &any));

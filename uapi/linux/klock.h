@@ -90,7 +90,8 @@ struct klock_ioc_api {
  * @flags: KLOCK_ATTACH_*
  * @uid: owner of the space, if KLOCK_ATTACH_UID; else 0
  * @space_fd: a space descriptor, if KLOCK_ATTACH_FD; else 0.  The client gets
- *	at most the rights that the descriptor was made with.
+ *	at most the rights that the descriptor was made with: with those of a
+ *	client that may only look, it must be KLOCK_ATTACH_READONLY, else EACCES.
  * @capacity: locks of a space that is made; 0: KLOCK_CAPACITY_DEFAULT
  * @mode: its permission bits, up to 0666; 0: KLOCK_MODE_DEFAULT
  * @space_flags: KLOCK_SPACE_MAPPABLE or 0
@@ -121,7 +122,7 @@ struct klock_ioc_attach {
 /**
  * struct klock_ioc_space_fd - make the space descriptor of this client
  * @flags: 0
- * @token: out: the number by which the space knows this client
+ * @token: out: the number by which the space knows this client; 0 on input
  *
  * The value of the ioctl is a new descriptor, close-on-exec, which keeps the
  * space, but neither this client nor its locks.  A client can make one, once.
