@@ -73,6 +73,12 @@
  */
 #define KLOCK_PASSED_MAX	4
 
+/*
+ * So many compare-and-swaps of one word may fail in a row while something is
+ * locked.  It takes somebody who writes the word without end to get there.
+ */
+#define KLOCK_TRIES		1000
+
 #define KLOCK_WORDS_PER_PAGE	((u32)(PAGE_SIZE / sizeof(u64)))
 #define KLOCK_PAGES_MAX		(KLOCK_CAPACITY_MAX / (PAGE_SIZE / sizeof(u64)))
 #define KLOCK_LEVELS		(ilog2(KLOCK_PAGES_MAX) + 1)
@@ -185,11 +191,11 @@ struct klock_client {
 /**
  * struct klock_queue - the waiters of one lock
  * @node: in a bucket of its page; bucket
- * @mutex: guards @waiters, @nr, @held_since, and the hand-over of the lock
- * @waiters: first come, first served
+ * @mutex: guards what follows, and the hand-over of the lock
+ * @first: of a ring of waiters, first come, first served; NULL: nobody waits
  * @id: the lock
  * @refs: users; one more is only counted, and the last only dropped, under the bucket
- * @nr: length of @waiters
+ * @nr: how many wait
  * @owner_token: client of @owner
  * @owner: errorcheck thread that holds the lock, which counts only while the
  *	word names @owner_token; written under @mutex and klock_chain_mutex; a
@@ -199,7 +205,7 @@ struct klock_client {
 struct klock_queue {
 	struct hlist_bl_node node;
 	struct mutex mutex;	/* waiters and hand-over */
-	struct list_head waiters;
+	struct klock_waiter *first;
 	u32 id;
 	atomic_t refs;
 	u32 nr;
@@ -216,7 +222,7 @@ enum klock_waiter_state {
 
 /**
  * struct klock_waiter - a thread that waits
- * @list: in queue->waiters, or empty
+ * @list: in the ring of its queue, if @queued
  * @chain: in the table of errorcheck.c, if @thread; klock_chain_mutex
  * @queue: its queue
  * @space: its space
@@ -228,6 +234,7 @@ enum klock_waiter_state {
  * @since: of CLOCK_MONOTONIC
  * @passed: how often it was woken and found the lock taken
  * @state: written under queue->mutex
+ * @queued: it is in the queue; written under queue->mutex
  * @deadline: its wait ends by itself
  * @died: granted: it is to be told that the last holder died
  */
@@ -244,6 +251,7 @@ struct klock_waiter {
 	u64 since;
 	u32 passed;
 	enum klock_waiter_state state;
+	bool queued;
 	bool deadline;
 	bool died;
 };
@@ -330,11 +338,12 @@ int klock_queue_cache_init(void);
 void klock_queue_cache_exit(void);
 struct klock_queue *klock_queue_alloc(void);
 void klock_queue_free(struct klock_queue *queue);
+void klock_bucket_lock(struct klock_page *page, u32 id);
+void klock_bucket_unlock(struct klock_page *page, u32 id);
+struct klock_queue *klock_queue_look_up(struct klock_page *page, u32 id);
 struct klock_queue *klock_queue_find(struct klock_page *page, u32 id);
 void klock_queue_put(struct klock_page *page, struct klock_queue *queue);
-struct klock_queue *klock_queue_find_or_drop_bit(struct klock_page *page, u32 id);
 bool klock_queues_above(struct klock_space *space, u32 capacity);
-struct klock_waiter *klock_first_waiter(struct klock_queue *queue);
 struct task_struct *klock_wake_first(struct klock_queue *queue);
 struct task_struct *klock_grant(struct klock_waiter *waiter, bool died);
 void klock_wake_all(struct klock_queue *queue);

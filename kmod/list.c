@@ -112,7 +112,7 @@ static void klock_status_fill(struct klock_client *client, u32 id, struct klock_
 		status->waiters = queue->nr;
 		if (queue->nr)
 			status->waiting_since =
-				klock_to_timens(klock_first_waiter(queue)->since);
+				klock_to_timens(queue->first->since);
 		mutex_unlock(&queue->mutex);
 		klock_queue_put(page, queue);
 	}
@@ -189,18 +189,16 @@ static u32 klock_waiters_fill(struct klock_space *space, u32 id, struct klock_io
 	struct klock_page *page = klock_page(space, id);
 	struct klock_queue *queue = klock_queue_find(page, id);
 	struct klock_waiter *waiter;
-	u32 n = 0;
+	u32 n;
 
 	if (!queue)
 		return 0;
 	mutex_lock(&queue->mutex);
-	list_for_each_entry(waiter, &queue->waiters, list) {
-		if (n == room)
-			break;
+	waiter = queue->first;
+	for (n = 0; n < queue->nr && n < room; n++, waiter = list_next_entry(waiter, list)) {
 		to[n].pid = task_tgid_nr_ns(waiter->task, NULL);
 		to[n].tid = task_pid_nr_ns(waiter->task, NULL);
 		to[n].since = klock_to_timens(waiter->since);
-		n++;
 	}
 	mutex_unlock(&queue->mutex);
 	klock_queue_put(page, queue);

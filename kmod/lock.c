@@ -14,62 +14,80 @@
  * Which lock guards what: none guards the word.  Whoever takes a free lock, or
  * gives one up for which nobody waits, swaps the word and takes no lock at all.
  * Who gives up a lock whose word says that somebody waits takes queue->mutex,
- * to wake the first, or to hand it the lock.
+ * to wake the first, or to hand it the lock; if there is no queue, it swaps the
+ * word under the lock of the bucket, where none can come up meanwhile.
  *
- * That nobody sleeps for ever: a waiter is in the queue, sets the waiters bit,
- * and only then looks who holds the lock.  A release leaves the bit, so that it
- * finds the waiter, and drops it only from a free word, where it found no
- * queue.  So when somebody waits, the bit is set, or the lock is free and the
- * first waiter was woken; and whoever was woken and leaves wakes the next.
+ * That nobody sleeps for ever: while somebody waits, the waiters bit is set, or
+ * the first waiter was woken and has not looked yet.  A waiter is in the queue,
+ * sets the bit, and only then looks who holds the lock.  A release clears the
+ * bit and wakes the first, which sets it again, if others wait or it must wait
+ * on; and whoever was woken and leaves wakes the next.
  *
  * Ordering: taking is acquire and releasing is release by being full barriers,
  * which a successful compare-and-swap is.  They are full because of
  * space->removed: remove sets it, then visits the words; who swaps a word
  * looks at it afterwards.  One of the two sees the other, so that no lock of a
  * removed space is ever taken, nor left free.
+ *
+ * Somebody to whom the words are mapped may write them at any time, what he
+ * likes.  So each word is read once for each decision, and each loop over it has
+ * an end, where it gives up for now, or swaps unconditionally; honest writers
+ * do not bring it there.
  */
 #include <linux/sched/signal.h>
 
 #include "klock.h"
 
-/* Swaps "no such lock" into a free word.  False: somebody holds it. */
+/* Swaps "no such lock" into a free word.  False: somebody holds it, or plays with it. */
 bool klock_bury(atomic64_t *word)
 {
 	u64 old = atomic64_read(word);
+	u32 tries;
 
-	do {
+	for (tries = 0; tries < KLOCK_TRIES; tries++) {
 		if (klock_token(old))
 			return klock_token(old) == KLOCK_WORD_NONE;
-	} while (!atomic64_try_cmpxchg(word, &old, KLOCK_WORD_NONE | (old & KLOCK_WORD_DIED)));
-	return true;
+		if (atomic64_try_cmpxchg(word, &old, KLOCK_WORD_NONE | (old & KLOCK_WORD_DIED)))
+			return true;
+	}
+	return false;
 }
 
 void klock_unbury(atomic64_t *word)
 {
 	u64 old = atomic64_read(word);
+	u32 tries;
 
-	do {
-		if (klock_token(old) != KLOCK_WORD_NONE)
+	for (tries = 0; tries < KLOCK_TRIES && klock_token(old) == KLOCK_WORD_NONE; tries++) {
+		if (atomic64_try_cmpxchg(word, &old, old & KLOCK_WORD_DIED))
 			return;
-	} while (!atomic64_try_cmpxchg(word, &old, old & KLOCK_WORD_DIED));
+	}
 }
 
 /*
  * Gives up a lock whose word says @who in the bits of @mask, else -EPERM.
  * @died is KLOCK_WORD_DIED if the next holder is to be told so.  @queue is that
- * of the lock, its mutex held, or NULL if none was found.  A task to wake, when
- * all locks are dropped, is left in @wake.
+ * of the lock, its mutex held, or NULL if it has none, and its bucket is locked
+ * or the space removed.  A task to wake, when all locks are dropped, is left in
+ * @wake.
+ *
+ * It cannot fail for a word that is changed all the time, or an exit would not end:
+ * who says @who each of the many times that it was read is taken at his word.
  */
 int klock_release_locked(struct klock_space *space, struct klock_queue *queue,
 			 atomic64_t *word, u64 who, u64 mask, u64 died,
 			 struct task_struct **wake)
 {
-	struct klock_waiter *first = queue ? klock_first_waiter(queue) : NULL;
+	struct klock_waiter *first = queue ? queue->first : NULL;
 	bool chain = queue && (queue->owner || (first && first->thread));
+	bool hand = false, removed = false, done;
 	u64 old = atomic64_read(word);
-	u64 new = 0;
-	bool hand = false, removed;
 	int ret = 0;
+	u32 tries = 0;
+	u64 new;
+
+	if (queue)
+		lockdep_assert_held(&queue->mutex);
 
 	if (chain)
 		klock_chain_lock();
@@ -85,8 +103,11 @@ int klock_release_locked(struct klock_space *space, struct klock_queue *queue,
 		else if (hand)
 			new = first->who | (queue->nr > 1 ? KLOCK_WORD_WAITERS : 0);
 		else
-			new = (old & KLOCK_WORD_WAITERS) | died;
-	} while (!atomic64_try_cmpxchg(word, &old, new));
+			new = died;
+		done = atomic64_try_cmpxchg(word, &old, new);
+	} while (!done && ++tries < KLOCK_TRIES);
+	if (!done)
+		atomic64_xchg(word, new);
 
 	if (queue) {
 		klock_disown(queue);
@@ -104,36 +125,7 @@ unlock:
 
 	if (READ_ONCE(space->removed))
 		klock_bury(word);
-	else if (queue && !first && new & KLOCK_WORD_WAITERS)
-		atomic64_cmpxchg(word, new, died);	/* the bit was a stray one */
 	return 0;
-}
-
-/*
- * The lock was released while no queue was seen.  One that came since then may
- * have read the word before: its waiter is woken to look again.  And an
- * errorcheck owner that came and went meanwhile is forgotten.
- */
-static void klock_release_late(struct klock_page *page, u32 id, atomic64_t *word)
-{
-	struct klock_queue *queue = klock_queue_find_or_drop_bit(page, id);
-	struct task_struct *wake = NULL;
-	u32 token;
-
-	if (!queue)
-		return;
-	mutex_lock(&queue->mutex);
-	token = klock_token(atomic64_read(word));
-	if (queue->owner && queue->owner_token != token) {
-		klock_chain_lock();
-		klock_disown(queue);
-		klock_chain_unlock();
-	}
-	if (!token)
-		wake = klock_wake_first(queue);
-	mutex_unlock(&queue->mutex);
-	klock_queue_put(page, queue);
-	klock_wake(wake);
 }
 
 /*
@@ -144,18 +136,19 @@ int klock_release(struct klock_space *space, u32 id, u64 who, u64 mask, u64 died
 		  struct pid *thread)
 {
 	struct klock_page *page = klock_page(space, id);
-	struct klock_queue *queue = klock_queue_find(page, id);
 	atomic64_t *word = klock_word(space, id);
 	struct task_struct *wake = NULL;
+	struct klock_queue *queue;
 	int ret = -EPERM;
 
-	if (!queue) {
-		if (!thread)
-			ret = klock_release_locked(space, NULL, word, who, mask, died, &wake);
-		if (!ret)
-			klock_release_late(page, id, word);
+	klock_bucket_lock(page, id);
+	queue = klock_queue_look_up(page, id);
+	if (!queue && !thread)
+		ret = klock_release_locked(space, NULL, word, who, mask, died, &wake);
+	klock_bucket_unlock(page, id);
+	if (!queue)
 		return ret;
-	}
+
 	mutex_lock(&queue->mutex);
 	if (!thread || (queue->owner == thread && queue->owner_token == klock_token(who)))
 		ret = klock_release_locked(space, queue, word, who, mask, died, &wake);
@@ -192,12 +185,14 @@ static noinline int klock_undo(struct klock_space *space, u32 id, u64 who)
 	return -ESTALE;
 }
 
-/* The word named somebody.  0: not any more, try again. */
-static noinline int klock_try_held(struct klock_space *space, u32 id, u32 token)
+/* The word named somebody, or has changed.  0: try again. */
+static noinline int klock_try_again(struct klock_space *space, u32 id, u32 token)
 {
 	if (fatal_signal_pending(current))
 		return -EINTR;
 	cond_resched();
+	if (!token)
+		return 0;
 	if (token == KLOCK_WORD_NONE)
 		return klock_settle(space, id);
 	if (klock_alive(space, token))
@@ -218,19 +213,16 @@ static int klock_try(struct klock_space *space, u32 id, u64 who)
 
 	if (unlikely(READ_ONCE(space->removed)))
 		return -ESTALE;
-	for (;;) {
-		if (likely(!klock_token(old))) {
-			if (!atomic64_try_cmpxchg(word, &old, who | (old & KLOCK_WORD_WAITERS)))
-				continue;
-			if (unlikely(READ_ONCE(space->removed)))
-				return klock_undo(space, id, who);
-			return !!(old & KLOCK_WORD_DIED);
-		}
-		ret = klock_try_held(space, id, klock_token(old));
+	while (klock_token(old) ||
+	       !atomic64_try_cmpxchg(word, &old, who | (old & KLOCK_WORD_WAITERS))) {
+		ret = klock_try_again(space, id, klock_token(old));
 		if (ret)
 			return ret;
 		old = atomic64_read(word);
 	}
+	if (unlikely(READ_ONCE(space->removed)))
+		return klock_undo(space, id, who);
+	return !!(old & KLOCK_WORD_DIED);
 }
 
 int klock_lock(struct klock_client *client, const struct klock_ioc_lock *args)
@@ -258,6 +250,7 @@ int klock_unlock(struct klock_client *client, u32 id)
 {
 	struct klock_space *space = client->space;
 	atomic64_t *word;
+	u32 tries = 0;
 	u64 old;
 
 	if (id >= klock_capacity(space))
@@ -272,7 +265,7 @@ int klock_unlock(struct klock_client *client, u32 id)
 	do {
 		if (klock_token(old) != client->token)
 			return -EPERM;
-		if (old & KLOCK_WORD_WAITERS)
+		if (old & KLOCK_WORD_WAITERS || tries++ == KLOCK_TRIES)
 			return klock_release(space, id, client->token, KLOCK_WORD_TOKEN, 0, NULL);
 	} while (!atomic64_try_cmpxchg(word, &old, 0));
 	if (unlikely(READ_ONCE(space->removed)))
@@ -315,13 +308,16 @@ void klock_close_word(struct klock_space *space, u32 id)
 	struct klock_queue *queue = klock_queue_find(page, id);
 	atomic64_t *word = klock_word(space, id);
 	struct task_struct *wake = NULL;
+	u32 tries;
 	u64 old;
 
 	if (queue)
 		mutex_lock(&queue->mutex);
-	while (!klock_bury(word)) {
+	for (tries = 0; !klock_bury(word); tries++) {
 		old = atomic64_read(word);
-		if (!klock_alive(space, klock_token(old))) {
+		if (tries == KLOCK_TRIES)	/* nobody who holds it does this */
+			atomic64_set(word, KLOCK_WORD_NONE);
+		else if (!klock_alive(space, klock_token(old))) {
 			klock_release_locked(space, queue, word, klock_token(old),
 					     KLOCK_WORD_TOKEN, KLOCK_WORD_DIED, &wake);
 			klock_wake(wake);

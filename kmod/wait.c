@@ -46,10 +46,8 @@ struct klock_queue *klock_queue_alloc(void)
 {
 	struct klock_queue *queue = kmem_cache_zalloc(klock_queue_cache, KLOCK_GFP);
 
-	if (queue) {
+	if (queue)
 		mutex_init(&queue->mutex);
-		INIT_LIST_HEAD(&queue->waiters);
-	}
 	return queue;
 }
 
@@ -64,8 +62,23 @@ static struct hlist_bl_head *klock_bucket(struct klock_page *page, u32 id)
 	return &page->queues[id % KLOCK_BUCKETS];
 }
 
-static struct klock_queue *klock_queue_look_up(struct hlist_bl_head *bucket, u32 id)
+/* With no queue of the lock there, nobody begins to wait until it is unlocked. */
+void klock_bucket_lock(struct klock_page *page, u32 id)
+	__acquires(bitlock)
 {
+	hlist_bl_lock(klock_bucket(page, id));
+}
+
+void klock_bucket_unlock(struct klock_page *page, u32 id)
+	__releases(bitlock)
+{
+	hlist_bl_unlock(klock_bucket(page, id));
+}
+
+/* The queue of the lock, if it has one, with a reference; its bucket is locked. */
+struct klock_queue *klock_queue_look_up(struct klock_page *page, u32 id)
+{
+	struct hlist_bl_head *bucket = klock_bucket(page, id);
 	struct hlist_bl_node *node;
 	struct klock_queue *queue;
 
@@ -78,41 +91,19 @@ static struct klock_queue *klock_queue_look_up(struct hlist_bl_head *bucket, u32
 	return NULL;
 }
 
-/* The queue of the lock, if it has one, with a reference. */
 struct klock_queue *klock_queue_find(struct klock_page *page, u32 id)
 {
-	struct hlist_bl_head *bucket = klock_bucket(page, id);
 	struct klock_queue *queue;
 
 	/*
 	 * Who puts a queue here reads the word afterwards, and callers have
 	 * swapped the word, or set what a waiter looks at, before.
 	 */
-	if (hlist_bl_empty(bucket))
+	if (hlist_bl_empty(klock_bucket(page, id)))
 		return NULL;
-	hlist_bl_lock(bucket);
-	queue = klock_queue_look_up(bucket, id);
-	hlist_bl_unlock(bucket);
-	return queue;
-}
-
-/*
- * Also drops a waiters bit that no queue stands behind from a free word; under
- * the lock of the bucket nobody begins to wait meanwhile.
- */
-struct klock_queue *klock_queue_find_or_drop_bit(struct klock_page *page, u32 id)
-{
-	struct hlist_bl_head *bucket = klock_bucket(page, id);
-	atomic64_t *word = &page->words[id % KLOCK_WORDS_PER_PAGE];
-	struct klock_queue *queue;
-	u64 old;
-
-	hlist_bl_lock(bucket);
-	queue = klock_queue_look_up(bucket, id);
-	old = atomic64_read(word);
-	if (!queue && !klock_token(old) && old & KLOCK_WORD_WAITERS)
-		atomic64_cmpxchg(word, old, old & ~(u64)KLOCK_WORD_WAITERS);
-	hlist_bl_unlock(bucket);
+	klock_bucket_lock(page, id);
+	queue = klock_queue_look_up(page, id);
+	klock_bucket_unlock(page, id);
 	return queue;
 }
 
@@ -172,7 +163,7 @@ static int klock_queue_get(struct klock_client *client, struct klock_page *page,
 		return -ENOMEM;
 
 	hlist_bl_lock(bucket);
-	waiter->queue = klock_queue_look_up(bucket, id);
+	waiter->queue = klock_queue_look_up(page, id);
 	if (waiter->queue) {
 		waiter->spare = mine;
 	} else {
@@ -197,19 +188,17 @@ static void klock_queue_keep(struct klock_client *client, struct klock_queue *qu
 		klock_queue_free(queue);
 }
 
-struct klock_waiter *klock_first_waiter(struct klock_queue *queue)
-{
-	lockdep_assert_held(&queue->mutex);
-	return list_first_entry_or_null(&queue->waiters, struct klock_waiter, list);
-}
-
 static void klock_enqueue(struct klock_waiter *waiter)
 {
 	struct klock_queue *queue = waiter->queue;
 
 	lockdep_assert_held(&queue->mutex);
 	waiter->since = ktime_get_ns();
-	list_add_tail(&waiter->list, &queue->waiters);
+	waiter->queued = true;
+	if (queue->first)
+		list_add_tail(&waiter->list, &queue->first->list);
+	else
+		queue->first = waiter;
 	queue->nr++;
 	atomic_inc(&waiter->space->waiting);
 }
@@ -217,16 +206,19 @@ static void klock_enqueue(struct klock_waiter *waiter)
 static void klock_dequeue(struct klock_waiter *waiter)
 {
 	struct klock_queue *queue = waiter->queue;
-	struct klock_waiter *first;
 
 	lockdep_assert_held(&queue->mutex);
-	list_del_init(&waiter->list);
+	waiter->queued = false;
 	queue->nr--;
+	if (!queue->nr)
+		queue->first = NULL;
+	else if (queue->first == waiter)
+		queue->first = list_next_entry(waiter, list);
+	list_del_init(&waiter->list);
 	atomic_dec(&waiter->space->waiting);
-	first = klock_first_waiter(queue);
-	if (first && !waiter->spare)
-		swap(waiter->spare, first->spare);
-	else if (!first && !queue->owner)
+	if (queue->first && !waiter->spare)
+		swap(waiter->spare, queue->first->spare);
+	else if (!queue->first && !queue->owner)
 		queue->held_since = 0;	/* from now on it may change hands unseen */
 }
 
@@ -242,8 +234,9 @@ void klock_wake(struct task_struct *task)
 /* The lock is free: the first is to look again, if it is not about to. */
 struct task_struct *klock_wake_first(struct klock_queue *queue)
 {
-	struct klock_waiter *first = klock_first_waiter(queue);
+	struct klock_waiter *first = queue->first;
 
+	lockdep_assert_held(&queue->mutex);
 	if (!first || first->state != KLOCK_WAITING)
 		return NULL;
 	WRITE_ONCE(first->state, KLOCK_WOKEN);
@@ -253,10 +246,11 @@ struct task_struct *klock_wake_first(struct klock_queue *queue)
 /* None of them can have what it waits for any more. */
 void klock_wake_all(struct klock_queue *queue)
 {
-	struct klock_waiter *waiter;
+	struct klock_waiter *waiter = queue->first;
+	u32 i;
 
 	lockdep_assert_held(&queue->mutex);
-	list_for_each_entry(waiter, &queue->waiters, list) {
+	for (i = 0; i < queue->nr; i++, waiter = list_next_entry(waiter, list)) {
 		WRITE_ONCE(waiter->state, KLOCK_WOKEN);
 		wake_up_process(waiter->task);
 	}
@@ -278,7 +272,7 @@ struct task_struct *klock_grant(struct klock_waiter *waiter, bool died)
 static bool klock_take_free(struct klock_waiter *waiter, u64 *old)
 {
 	struct klock_queue *queue = waiter->queue;
-	u64 others = queue->nr > !list_empty(&waiter->list) ? KLOCK_WORD_WAITERS : 0;
+	u64 others = queue->nr > waiter->queued ? KLOCK_WORD_WAITERS : 0;
 	bool taken;
 
 	if (waiter->thread)
@@ -304,7 +298,7 @@ static int klock_look_held(struct klock_waiter *waiter, u64 old)
 	struct task_struct *wake = NULL;
 	u32 token = klock_token(old);
 
-	if (!list_empty(&waiter->list) && !(old & KLOCK_WORD_WAITERS) &&
+	if (waiter->queued && !(old & KLOCK_WORD_WAITERS) &&
 	    !atomic64_try_cmpxchg(waiter->word, &old, old | KLOCK_WORD_WAITERS))
 		return 0;
 	smp_mb();	/* pairs with klock_detach() */
@@ -323,18 +317,22 @@ static int klock_look_held(struct klock_waiter *waiter, u64 old)
 
 /*
  * Takes the lock if it can be had: 0, or 1 if its last holder died.  -EAGAIN:
- * it must be waited for.  -ENXIO: the word says "no such lock".
+ * it must be waited for.  -ENXIO: the word says "no such lock".  -ERESTART: it
+ * changes too often to look at with a lock held.
  */
 static int klock_look(struct klock_waiter *waiter)
 {
 	struct klock_space *space = waiter->space;
 	struct task_struct *wake = NULL;
+	u32 tries;
 	int ret;
 	u64 old;
 
-	for (;;) {
+	for (tries = 0; ; tries++) {
 		if (waiter->state == KLOCK_GRANTED)
 			return waiter->died;
+		if (tries == KLOCK_TRIES)
+			return -ERESTART;
 		if (READ_ONCE(space->removed))
 			return -ESTALE;
 		old = atomic64_read(waiter->word);
@@ -364,14 +362,20 @@ static int klock_look_settled(struct klock_waiter *waiter)
 	struct klock_queue *queue = waiter->queue;
 	int ret;
 
-	while ((ret = klock_look(waiter)) == -ENXIO) {
+	for (;;) {
+		ret = klock_look(waiter);
+		if (ret != -ENXIO && ret != -ERESTART)
+			return ret;
 		mutex_unlock(&queue->mutex);
-		ret = klock_settle(waiter->space, queue->id);
+		cond_resched();
+		if (ret == -ENXIO)
+			ret = klock_settle(waiter->space, queue->id);
+		else
+			ret = fatal_signal_pending(current) ? -EINTR : 0;
 		mutex_lock(&queue->mutex);
 		if (ret && waiter->state != KLOCK_GRANTED)
 			return ret;
 	}
-	return ret;
 }
 
 /* Sleeps until it is woken, a signal comes, or (then true) the deadline. */
@@ -420,9 +424,11 @@ static int klock_wait_queued(struct klock_waiter *waiter, const struct klock_ioc
 	for (;;) {
 		if (fatal_signal_pending(current) && waiter->state != KLOCK_GRANTED)
 			return -EINTR;
-		ret = klock_look_settled(waiter);
-		if (ret != -EAGAIN)
-			return ret;
+		if (queue->first == waiter || waiter->state != KLOCK_WAITING) {
+			ret = klock_look_settled(waiter);
+			if (ret != -EAGAIN)
+				return ret;
+		}
 		if (waiter->state == KLOCK_WOKEN)
 			klock_count_passed(waiter);
 		if (signal_pending(current))
@@ -436,28 +442,32 @@ static int klock_wait_queued(struct klock_waiter *waiter, const struct klock_ioc
 }
 
 /*
- * Leaves the queue without the lock.  It may be the one that was woken: if the
- * lock can be had, the next one is.  What is taken for that here is a word that
- * is not held by a live client, "no such lock" included: a shrinking that
- * fails swaps that back into free.
+ * Leaves the queue without the lock.  If it is the one that was woken, or the
+ * lock can be had, the next one is woken.  What is taken for that here is a word
+ * that does not bring its holder here, "no such lock" included: a shrinking
+ * that fails swaps that back into free.  The last one drops the waiters bit.
  */
 static void klock_leave(struct klock_waiter *waiter)
 {
 	struct klock_space *space = waiter->space;
 	struct klock_queue *queue = waiter->queue;
 	u64 old = atomic64_read(waiter->word);
+	u32 tries;
 
 	if (waiter->thread)
 		klock_chain_leave(waiter);
 	klock_dequeue(waiter);
 	if (queue->nr) {
-		if (!klock_token(old) || !klock_alive(space, klock_token(old)))
+		if (waiter->state == KLOCK_WOKEN || !(old & KLOCK_WORD_WAITERS) ||
+		    !klock_alive(space, klock_token(old)))
 			klock_wake(klock_wake_first(queue));
 		return;
 	}
-	while (old & KLOCK_WORD_WAITERS && !READ_ONCE(space->removed) &&
-	       !atomic64_try_cmpxchg(waiter->word, &old, old & ~(u64)KLOCK_WORD_WAITERS))
-		;
+	for (tries = 0; tries < KLOCK_TRIES; tries++) {
+		if (!(old & KLOCK_WORD_WAITERS) || READ_ONCE(space->removed) ||
+		    atomic64_try_cmpxchg(waiter->word, &old, old & ~(u64)KLOCK_WORD_WAITERS))
+			break;
+	}
 }
 
 /*
@@ -476,7 +486,7 @@ static int klock_wait_end(struct klock_waiter *waiter, int ret)
 		klock_wake(wake);
 		return -EINTR;
 	}
-	if (list_empty(&waiter->list))
+	if (!waiter->queued)
 		return ret;
 	if (ret < 0)
 		klock_leave(waiter);
