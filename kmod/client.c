@@ -7,7 +7,8 @@
  *
  * A client ends when the last reference to its file goes, be it by close, exit
  * or a signal; a call in progress is a reference, too.  In a process that exits
- * this is done before its parent can see it gone.
+ * this is done before its parent can see it gone.  Its memory may stay, for its
+ * space descriptor.
  */
 #include <linux/capability.h>
 #include <linux/cred.h>
@@ -31,6 +32,7 @@ struct klock_client *klock_client_alloc(void)
 		return NULL;
 	}
 	mutex_init(&client->attach_mutex);
+	kref_init(&client->ref);
 	return client;
 }
 
@@ -61,17 +63,30 @@ static void klock_detach(struct klock_client *client, struct klock_space *space)
 	mutex_lock(&space->mutex);
 	space->nr_clients--;
 	mutex_unlock(&space->mutex);
-	klock_space_put(space);
 }
 
-/* The file is gone, or was never there. */
-void klock_client_free(struct klock_client *client)
+static void klock_client_free(struct kref *ref)
+{
+	struct klock_client *client = container_of(ref, struct klock_client, ref);
+
+	if (client->space)
+		klock_space_put(client->space);
+	call_rcu(&client->rcu, klock_client_free_rcu);
+}
+
+void klock_client_put(struct klock_client *client)
+{
+	kref_put(&client->ref, klock_client_free);
+}
+
+/* The file is gone. */
+void klock_client_close(struct klock_client *client)
 {
 	if (client->space)
 		klock_detach(client, client->space);
 	klock_queue_free(client->spare);
 	mutex_destroy(&client->attach_mutex);
-	call_rcu(&client->rcu, klock_client_free_rcu);
+	klock_client_put(client);
 }
 
 /* The permission bits that the caller has: 4 to read, 2 to write, as of a file. */
@@ -211,6 +226,7 @@ static struct klock_space *klock_attach_new(struct klock_client *client, kuid_t 
 	if (!ret)
 		return space;
 	klock_detach(client, space);	/* -EEXIST: somebody was faster */
+	klock_space_put(space);
 	return ERR_PTR(ret);
 }
 

@@ -180,6 +180,7 @@ static int klock_get_api(struct klock_ioc_api *api)
 	api->version = KLOCK_API_VERSION;
 	api->max_capacity = klock_max_capacity;
 	api->max_passed = KLOCK_PASSED_MAX;
+	api->features = klock_can_map() && !in_compat_syscall() ? KLOCK_FEATURE_MAP : 0;
 	return 0;
 }
 
@@ -310,7 +311,7 @@ static int klock_open(struct inode *inode, struct file *file)
 
 static int klock_close(struct inode *inode, struct file *file)
 {
-	klock_client_free(file->private_data);
+	klock_client_close(file->private_data);
 	return 0;
 }
 

@@ -5,6 +5,7 @@
  * device.c	the device, the dispatch of the ioctls, the module
  * client.c	clients: attach, rights, tokens, the last close
  * space.c	spaces: their names, making, resizing and removing them
+ * map.c	space descriptors, and the words mapped through them
  * quota.c	how many spaces and locks a user may have
  * table.c	the words of a space and which ids are allocated
  * lock.c	the lock itself: the word, lock, unlock, break
@@ -15,12 +16,14 @@
  * Objects and lifetimes:
  *
  * struct klock_space has a reference count: one for its name, until it is
- * removed, one for each attached client and one for each space descriptor.
- * Its words and their pages live as long, whatever its capacity.
+ * removed, and one for the memory of each attached client.  Its words and their
+ * pages live as long, whatever its capacity.
  *
  * struct klock_client is one open file.  It is attached to a space at most
  * once, for good: client->space is set once and read without a lock.  Others
- * find it by its token in space->clients, under RCU.
+ * find it by its token in space->clients, under RCU.  It ends with the file;
+ * its memory has a reference count: one for the file, one for its space
+ * descriptor, which mappings keep.
  *
  * struct klock_queue exists for a lock while somebody waits for it, while an
  * errorcheck thread holds it, or while a call looks at it.  It is found by its
@@ -116,7 +119,7 @@ struct klock_page {
  * @name: with @uid, the key in the tree of names
  * @mutex: guards what is marked so, and holds off whoever met a word that says
  *	"no such lock" until the resize or removal that wrote it is done
- * @nr_pages: pages that exist; @mutex
+ * @nr_pages: pages that exist; written under @mutex, released to page faults
  * @allocated: ids that are allocated; @mutex
  * @nr_clients: attached clients, until they have released all; @mutex
  * @next_token: where the search for the next token starts; @mutex
@@ -172,6 +175,7 @@ struct klock_space {
  * @pid: the process that attached
  * @spare: a queue for the next wait, see wait.c
  * @attach_mutex: one thread attaches
+ * @ref: see above
  * @rcu: for who found it by its token
  * @touched: pages in which a word can bear its token; never cleared
  */
@@ -184,6 +188,7 @@ struct klock_client {
 	struct pid *pid;
 	struct klock_queue *spare;
 	struct mutex attach_mutex;	/* @space is set once */
+	struct kref ref;
 	struct rcu_head rcu;
 	DECLARE_BITMAP(touched, KLOCK_PAGES_MAX);
 };
@@ -281,7 +286,8 @@ int klock_copy_result(void __user *to, size_t usize, const void *from, size_t ks
 
 /* client.c */
 struct klock_client *klock_client_alloc(void);
-void klock_client_free(struct klock_client *client);
+void klock_client_close(struct klock_client *client);
+void klock_client_put(struct klock_client *client);
 int klock_attach(struct klock_client *client, const struct klock_ioc_attach *args);
 int klock_attach_default(struct klock_client *client);
 bool klock_may(const struct klock_space *space, unsigned int want);
@@ -295,12 +301,15 @@ struct klock_space *klock_space_after(kuid_t uid, const char *name);
 struct klock_space *klock_space_make(kuid_t uid, const struct klock_ioc_attach *args);
 int klock_space_publish(struct klock_space *space);
 void klock_space_put(struct klock_space *space);
-struct klock_space *klock_space_from_fd(int fd, bool *writable);
-long klock_space_fd(struct klock_client *client, struct klock_ioc_space_fd *args,
-		    void __user *uarg, size_t usize);
 int klock_resize(struct klock_space *space, u32 capacity);
 int klock_remove(const struct klock_ioc_remove *args);
 void klock_spaces_exit(void);
+
+/* map.c */
+bool klock_can_map(void);
+struct klock_space *klock_space_from_fd(int fd, bool *writable);
+long klock_space_fd(struct klock_client *client, struct klock_ioc_space_fd *args,
+		    void __user *uarg, size_t usize);
 
 /* quota.c */
 int klock_charge(kuid_t uid, u32 spaces, u32 locks);
@@ -388,6 +397,22 @@ static inline u32 klock_capacity(const struct klock_space *space)
 {
 	/* Pairs with the release in klock_table_grow(): what is below has its page. */
 	return smp_load_acquire(&space->capacity);
+}
+
+/*
+ * Whether others than the kernel may write the words: only those who could do
+ * the same harm anyway, unless the creator of the space asked for it.
+ */
+static inline bool klock_mappable(const struct klock_space *space)
+{
+	return !(space->mode & 022) || space->flags & KLOCK_SPACE_MAPPABLE;
+}
+
+/* Before the client can take a lock in page @nr. */
+static inline void klock_note_page(struct klock_client *client, u32 nr)
+{
+	if (!test_bit(nr, client->touched))
+		set_bit(nr, client->touched);
 }
 
 static inline u32 klock_token(u64 word)

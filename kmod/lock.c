@@ -228,15 +228,12 @@ static int klock_try(struct klock_space *space, u32 id, u64 who)
 int klock_lock(struct klock_client *client, const struct klock_ioc_lock *args)
 {
 	struct klock_space *space = client->space;
-	u32 page = args->id / KLOCK_WORDS_PER_PAGE;
 	u64 who;
 	int ret;
 
 	if (args->id >= klock_capacity(space))
 		return -EINVAL;
-	if (!test_bit(page, client->touched))
-		set_bit(page, client->touched);
-
+	klock_note_page(client, args->id / KLOCK_WORDS_PER_PAGE);
 	who = client->token | (u64)task_pid_vnr(current) << KLOCK_WORD_TID_SHIFT;
 	if (!client->errorcheck) {
 		ret = klock_try(space, args->id, who);

@@ -1,18 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Spaces: their names, making, resizing and removing them, and descriptors that
- * keep one.
+ * Spaces: their names, making, resizing and removing them.
  *
  * The tree of names, by uid and name, is under klock_spaces_mutex; a space is
  * in it from its publication until it is removed, and it is a reference.  What
  * happens to one space is under its own mutex, below which a space leaves the
  * tree.
  */
-#include <linux/anon_inodes.h>
 #include <linux/capability.h>
 #include <linux/cred.h>
 #include <linux/ctype.h>
-#include <linux/file.h>
 #include <linux/module.h>
 #include <linux/random.h>
 #include <linux/slab.h>
@@ -237,98 +234,4 @@ void klock_spaces_exit(void)
 
 	rbtree_postorder_for_each_entry_safe(space, next, &klock_spaces, node)
 		klock_space_put(space);
-}
-
-/*
- * Space descriptors.  One keeps the space (and, by its file operations, the
- * module), but not the client that made it.
- */
-struct klock_space_file {
-	struct klock_space *space;
-	bool writable;
-};
-
-static int klock_space_file_release(struct inode *inode, struct file *file)
-{
-	struct klock_space_file *sf = file->private_data;
-
-	klock_space_put(sf->space);
-	kfree(sf);
-	return 0;
-}
-
-static const struct file_operations klock_space_fops = {
-	.owner = THIS_MODULE,
-	.release = klock_space_file_release,
-	.llseek = noop_llseek,
-};
-
-struct klock_space *klock_space_from_fd(int fd, bool *writable)
-{
-	struct klock_space *space = ERR_PTR(-EINVAL);
-	struct klock_space_file *sf;
-	struct file *file = fget(fd);
-
-	if (!file)
-		return ERR_PTR(-EBADF);
-	if (file->f_op == &klock_space_fops) {
-		sf = file->private_data;
-		space = sf->space;
-		kref_get(&space->ref);
-		*writable = sf->writable;
-	}
-	fput(file);
-	return space;
-}
-
-static struct file *klock_space_file_open(struct klock_client *client)
-{
-	struct klock_space_file *sf = kzalloc(sizeof(*sf), KLOCK_GFP);
-	struct file *file;
-
-	if (!sf)
-		return ERR_PTR(-ENOMEM);
-	sf->space = client->space;
-	sf->writable = client->writable;
-	file = anon_inode_getfile("[klock_space]", &klock_space_fops, sf, O_RDWR | O_CLOEXEC);
-	if (IS_ERR(file))
-		kfree(sf);
-	else
-		kref_get(&sf->space->ref);
-	return file;
-}
-
-/* The token is told before the descriptor is there for all to see. */
-long klock_space_fd(struct klock_client *client, struct klock_ioc_space_fd *args,
-		    void __user *uarg, size_t usize)
-{
-	struct file *file;
-	int fd, ret;
-
-	if (atomic_xchg(&client->has_fd, 1))
-		return -EBUSY;
-	fd = get_unused_fd_flags(O_CLOEXEC);
-	if (fd < 0) {
-		ret = fd;
-		goto out;
-	}
-	file = klock_space_file_open(client);
-	if (IS_ERR(file)) {
-		ret = PTR_ERR(file);
-		goto out_fd;
-	}
-	args->token = client->token;
-	ret = klock_copy_result(uarg, usize, args, sizeof(*args));
-	if (ret)
-		goto out_file;
-	fd_install(fd, file);
-	return fd;
-
-out_file:
-	fput(file);
-out_fd:
-	put_unused_fd(fd);
-out:
-	atomic_set(&client->has_fd, 0);
-	return ret;
 }

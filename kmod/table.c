@@ -69,7 +69,8 @@ int klock_table_grow(struct klock_space *space, u32 capacity)
 		}
 		cond_resched();
 	}
-	space->nr_pages = nr;
+	/* Who sees the number sees the pages: klock_map_fault(). */
+	smp_store_release(&space->nr_pages, nr);
 
 	for (id = space->capacity; id < capacity; id++) {
 		atomic64_set(klock_word(space, id), 0);

@@ -19,6 +19,10 @@
  * times the next release hands the lock over (klock_release_locked()).  Nothing
  * but an interruption of the wait costs a place.
  *
+ * Where the words may be mapped somebody may clear the waiters bit, by malice or
+ * by accident.  So who waits there wakes up once a second, of CLOCK_MONOTONIC
+ * whatever its deadline's clock, and, if it is the first, looks again.
+ *
  * Waiting is in TASK_INTERRUPTIBLE: any signal ends it, the freezer's, too, so
  * a waiter neither blocks suspend nor looks hung.
  */
@@ -27,7 +31,12 @@
 #include <linux/sched/task.h>
 #include <linux/slab.h>
 
+#include "compat.h"
 #include "klock.h"
+
+/* With the slack that is given to the timer it is less than a second. */
+#define KLOCK_LOOK_AGAIN	(900 * NSEC_PER_MSEC)
+#define KLOCK_LOOK_SLACK	(50 * NSEC_PER_MSEC)
 
 static struct kmem_cache *klock_queue_cache;
 
@@ -378,25 +387,59 @@ static int klock_look_settled(struct klock_waiter *waiter)
 	}
 }
 
-/* Sleeps until it is woken, a signal comes, or (then true) the deadline. */
+/* Until the deadline, of CLOCK_REALTIME; also wakes up after KLOCK_LOOK_AGAIN. */
+static bool klock_schedule_realtime(ktime_t deadline)
+{
+	struct hrtimer_sleeper again;
+	bool late;
+
+	hrtimer_setup_sleeper_on_stack(&again, CLOCK_MONOTONIC, HRTIMER_MODE_REL);
+	hrtimer_set_expires_range_ns(&again.timer, KLOCK_LOOK_AGAIN, KLOCK_LOOK_SLACK);
+	hrtimer_sleeper_start_expires(&again, HRTIMER_MODE_REL);
+	late = !schedule_hrtimeout_range_clock(&deadline, current->timer_slack_ns,
+					       HRTIMER_MODE_ABS, CLOCK_REALTIME);
+	hrtimer_cancel(&again.timer);
+	destroy_hrtimer_on_stack(&again.timer);
+	return late;
+}
+
+/* The same, of CLOCK_MONOTONIC. */
+static bool klock_schedule_until(ktime_t deadline)
+{
+	ktime_t again = ktime_add_ns(ktime_get(), KLOCK_LOOK_AGAIN);
+
+	if (ktime_before(deadline, again))
+		return !schedule_hrtimeout_range(&deadline, current->timer_slack_ns,
+						 HRTIMER_MODE_ABS);
+	schedule_hrtimeout_range(&again, KLOCK_LOOK_SLACK, HRTIMER_MODE_ABS);
+	return false;
+}
+
+static bool klock_schedule(struct klock_waiter *waiter, const struct klock_ioc_lock *args)
+{
+	if (!waiter->deadline) {
+		if (klock_mappable(waiter->space))
+			schedule_timeout(nsecs_to_jiffies(KLOCK_LOOK_AGAIN));
+		else
+			schedule();
+		return false;
+	}
+	if (args->flags & KLOCK_LOCK_REALTIME)
+		return klock_schedule_realtime(ns_to_ktime(args->deadline));
+	return klock_schedule_until(klock_from_timens(args->deadline));
+}
+
+/*
+ * Sleeps until it is woken, a signal comes, or (then true) the deadline, or it is
+ * to look again.
+ */
 static bool klock_sleep(struct klock_waiter *waiter, const struct klock_ioc_lock *args)
 {
-	bool realtime = args->flags & KLOCK_LOCK_REALTIME;
-	ktime_t deadline = realtime ? ns_to_ktime(args->deadline) :
-				      klock_from_timens(args->deadline);
 	bool late = false;
 
-	for (;;) {
-		set_current_state(TASK_INTERRUPTIBLE);
-		if (READ_ONCE(waiter->state) != KLOCK_WAITING || signal_pending(current) || late)
-			break;
-		if (!waiter->deadline)
-			schedule();
-		else
-			late = !schedule_hrtimeout_range_clock(&deadline, current->timer_slack_ns,
-						HRTIMER_MODE_ABS,
-						realtime ? CLOCK_REALTIME : CLOCK_MONOTONIC);
-	}
+	set_current_state(TASK_INTERRUPTIBLE);
+	if (READ_ONCE(waiter->state) == KLOCK_WAITING && !signal_pending(current))
+		late = klock_schedule(waiter, args);
 	__set_current_state(TASK_RUNNING);
 	return late;
 }

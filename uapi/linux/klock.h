@@ -61,7 +61,7 @@
  * @max_passed: how many wake-ups of a waiter may find the lock taken by
  *	another; the unlock after that hands it the lock
  * @reserved: 0
- * @features: bits for what later modules add; 0
+ * @features: KLOCK_FEATURE_*
  */
 struct klock_ioc_api {
 	__u32 version;
@@ -72,6 +72,7 @@ struct klock_ioc_api {
 };
 
 #define KLOCK_API_VERSION	1U
+#define KLOCK_FEATURE_MAP	(1ULL << 0)	/* this caller may map space descriptors */
 
 /* klock_ioc_attach.flags */
 #define KLOCK_ATTACH_CREATE	(1U << 0)	/* make the space if it does not exist */
@@ -128,6 +129,19 @@ struct klock_ioc_attach {
  * space, but neither this client nor its locks.  A client can make one, once.
  *
  * Errors: EBUSY (made already), EMFILE, ENFILE, ENOMEM.
+ *
+ * mmap() of it maps the words of the locks, lock 0 at offset 0: MAP_SHARED, not
+ * executable, up to 8 * KLOCK_CAPACITY_MAX bytes whatever the capacity is.  What
+ * is touched must lie in a page with a lock whose number was once below the
+ * capacity (else SIGBUS); such a page stays for good.  The client may swap a
+ * word from 0 to its token (and thread id), with acquire semantics, and so has
+ * the lock, and may swap one that names it, and has neither WAITERS nor DIED set,
+ * to 0, with release semantics.  Every other value is for the ioctls.  Children
+ * do not inherit the mapping.  It is harmless when it outlives the client.
+ *
+ * Errors of mmap(): EOPNOTSUPP (not on this machine, or not for a 32-bit
+ * caller), EACCES (the client is READONLY; others than the owner may write the
+ * space, and it is not MAPPABLE), EINVAL (private, executable or too long).
  */
 struct klock_ioc_space_fd {
 	__u32 flags;
