@@ -31,11 +31,14 @@
 #include "internal.h"
 
 struct klock__process *_Atomic klock__process;
+struct klock__map klock__no_map;
+_Thread_local uint32_t klock__tid;
 
 /* Under the lock. */
 static struct klock_space *_Atomic spaces;	/* all that are open */
 static uint32_t last_epoch;			/* so a child's is none of its forebears' */
 static bool registered;
+static bool map_taken[KLOCK__MAPS];
 
 /* 0: free, 1: taken, 2: taken, and somebody may sleep. */
 static void lock(atomic_uint *word)
@@ -81,6 +84,7 @@ void klock__enter(void)
 		return;
 	for (space = spaces; space; space = space->next)
 		drop(space);
+	klock__tid = 0;		/* it was that of the thread that forked */
 	process->epoch = ++last_epoch;
 }
 
@@ -166,4 +170,24 @@ int klock__has_space_fd(int space_fd)
 		if (klock__is_attached(space) && space->space_fd == space_fd)
 			return 1;
 	return 0;
+}
+
+/* Between klock__enter() and klock__leave(): a place for the mapping of a space. */
+struct klock__map *klock__get_map(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < KLOCK__MAPS; i++) {
+		if (!map_taken[i]) {
+			map_taken[i] = true;
+			return &klock__process->maps[i];
+		}
+	}
+	return &klock__no_map;
+}
+
+void klock__put_map(struct klock__map *map)
+{
+	if (map != &klock__no_map)
+		map_taken[map - klock__process->maps] = false;
 }

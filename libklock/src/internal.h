@@ -14,9 +14,21 @@
 #include <klock.h>
 #pragma GCC visibility pop
 
+/*
+ * How the client of a space locks without the kernel.  It lies in the page of
+ * fork.c, so in a new child there is nothing mapped.
+ */
+struct klock__map {
+	_Atomic uint64_t *_Atomic words;	/* NULL: by ioctl */
+	atomic_uint token;			/* of the client; set before @words */
+};
+
+extern struct klock__map klock__no_map;		/* of spaces that are never mapped */
+
 struct klock_space {
 	int fd;				/* the client; -1: closed by klock__enter() */
 	int space_fd;			/* what a child attaches by */
+	struct klock__map *map;
 	atomic_uint epoch;		/* of the process that attached @fd */
 	atomic_uint capacity;	/* last seen */
 	uint32_t attach_flags;		/* KLOCK_ATTACH_*, again in each child */
@@ -26,17 +38,26 @@ struct klock_space {
 };
 
 struct klock {
-	struct klock_space *space;
+	struct klock__map *map;		/* that of @space */
 	uint32_t id;
+	atomic_uint spin;		/* how long spinning took to bring it, see lock.c */
+	struct klock_space *space;
 };
+
+/* So many spaces of a process can be mapped, what fits in the page; others use ioctls. */
+#define KLOCK__MAPS	255
 
 /* fork.c: a page that the kernel wipes in each child, whatever made the child. */
 struct klock__process {
 	atomic_uint epoch;	/* 0: nobody has called klock__enter() in this process */
 	atomic_uint lock;	/* of klock__enter() */
+	struct klock__map maps[KLOCK__MAPS];
 };
 
 extern struct klock__process *_Atomic klock__process;
+
+/* The calling thread, for the words that it writes; 0: it has not asked yet. */
+extern _Thread_local uint32_t klock__tid __attribute__((tls_model("initial-exec")));
 
 static inline uint32_t klock__epoch(void)
 {
@@ -58,6 +79,8 @@ void klock__leave(void);
 void klock__add(struct klock_space *space);
 void klock__del(struct klock_space *space);
 int klock__has_space_fd(int space_fd);
+struct klock__map *klock__get_map(void);
+void klock__put_map(struct klock__map *map);
 
 /* space.c */
 int klock__reattach(struct klock_space *space);
@@ -74,6 +97,10 @@ static inline int klock__fd(struct klock_space *space)
  * system.c: calls of the system that return -errno, leave errno as it was and are
  * no cancellation points.
  */
+uint32_t klock__gettid(void);
+int klock__cpus(void);
+_Atomic uint64_t *klock__mmap(int space_fd);
+void klock__munmap(_Atomic uint64_t *words);
 int klock__open_device(void);
 void klock__close(int fd);
 int klock__ioctl(int fd, unsigned long number, void *arg);

@@ -1,16 +1,125 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-/* Locks taken and released. */
+/*
+ * Locks taken and released: without the kernel where the words are mapped and
+ * nobody is in the way.  A thread that dies between any two instructions here
+ * leaves a word that is free, or names a client that ends with the process.
+ */
 #include <errno.h>
+#include <stdbool.h>
 
 #include "internal.h"
 
 #define NSEC_PER_SEC 1000000000
 
-static int take(struct klock *lock, uint32_t flags, uint64_t deadline)
+/* A lock costs one attempt in vain at least; so many spins are still cheaper than a system call. */
+#define SPIN_MIN	8
+#define SPIN_MAX	200
+
+/*
+ * The word of a lock, if it is mapped.  A word that is 0 may be swapped to the
+ * client's token and the thread's id, and one that says the token, and nothing
+ * else in that half, to 0.  All other values are for the kernel.
+ */
+static inline _Atomic uint64_t *word_of(const struct klock *lock)
+{
+	_Atomic uint64_t *words = atomic_load_explicit(&lock->map->words, memory_order_acquire);
+
+	return words ? &words[lock->id] : NULL;
+}
+
+static inline uint32_t token_of(const struct klock *lock)
+{
+	return atomic_load_explicit(&lock->map->token, memory_order_relaxed);
+}
+
+static inline bool take_free(_Atomic uint64_t *word, uint64_t me)
+{
+	uint64_t none = 0;
+
+	return atomic_compare_exchange_strong_explicit(word, &none, me, memory_order_acquire,
+						       memory_order_relaxed);
+}
+
+static inline uint64_t me_of(const struct klock *lock)
+{
+	return (uint64_t)klock__tid << KLOCK_WORD_TID_SHIFT | token_of(lock);
+}
+
+/* The calling thread has asked for its number, and the lock is mapped and free. */
+static inline bool take_fast(const struct klock *lock)
+{
+	_Atomic uint64_t *word = word_of(lock);
+
+	return word && klock__tid && take_free(word, me_of(lock));
+}
+
+static bool may_spin(void)
+{
+	static atomic_int cpus = -1;
+	int n = atomic_load_explicit(&cpus, memory_order_relaxed);
+
+	if (n < 0) {
+		n = klock__cpus();
+		atomic_store_explicit(&cpus, n, memory_order_relaxed);
+	}
+	return n != 1;
+}
+
+static inline void pause_cpu(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("isb" ::: "memory");
+#else
+	atomic_signal_fence(memory_order_seq_cst);
+#endif
+}
+
+/*
+ * A holder that runs on another processor may be done before this thread were
+ * asleep.  How long to wait for that is learned from what it took before; a lock
+ * that spinning did not bring is given less and less of it.  It ends at once where
+ * only the kernel can help, and if the holder is the thread itself.
+ */
+static bool spin(struct klock *lock, _Atomic uint64_t *word)
+{
+	uint32_t usual = atomic_load_explicit(&lock->spin, memory_order_relaxed);
+	uint32_t most = usual * 2 + SPIN_MIN < SPIN_MAX ? usual * 2 + SPIN_MIN : SPIN_MAX;
+	uint64_t me = me_of(lock), old;
+	uint32_t i, token;
+
+	for (i = 0; i < most; i++) {
+		old = atomic_load_explicit(word, memory_order_relaxed);
+		token = old & KLOCK_WORD_TOKEN;
+		if (!old && take_free(word, me)) {
+			usual += ((int32_t)i - (int32_t)usual) / 4;
+			atomic_store_explicit(&lock->spin, usual, memory_order_relaxed);
+			return true;
+		}
+		if (old && (!token || token == KLOCK_WORD_NONE || old == me))
+			return false;
+		pause_cpu();
+	}
+	atomic_store_explicit(&lock->spin, usual / 2, memory_order_relaxed);
+	return false;
+}
+
+/* The word is not mapped, not free, or this is the first call of the thread or the child. */
+static __attribute__((noinline)) int take(struct klock *lock, uint32_t flags, uint64_t deadline)
 {
 	struct klock_ioc_lock take = { .id = lock->id, .flags = flags, .deadline = deadline };
+	int fd = klock__fd(lock->space);
+	_Atomic uint64_t *word;
 
-	return klock__call(lock->space, KLOCK_IOC_LOCK, &take);
+	if (fd < 0)
+		return fd;
+	if (!klock__tid)
+		klock__tid = klock__gettid();
+	word = word_of(lock);
+	if (word && !(flags & KLOCK_LOCK_TRY) && may_spin() && spin(lock, word))
+		return 0;
+	return klock__ioctl(fd, KLOCK_IOC_LOCK, &take);
 }
 
 /* In ns; what is before or after all that the kernel knows is the first or the last of it. */
@@ -25,12 +134,12 @@ static uint64_t to_ns(const struct timespec *time)
 
 int klock_lock(struct klock *lock)
 {
-	return take(lock, 0, 0);
+	return take_fast(lock) ? 0 : take(lock, 0, 0);
 }
 
 int klock_trylock(struct klock *lock)
 {
-	return take(lock, KLOCK_LOCK_TRY, 0);
+	return take_fast(lock) ? 0 : take(lock, KLOCK_LOCK_TRY, 0);
 }
 
 int klock_lock_until(struct klock *lock, clockid_t clock, const struct timespec *deadline)
@@ -43,14 +152,28 @@ int klock_lock_until(struct klock *lock, clockid_t clock, const struct timespec 
 		return -EINVAL;
 	if (!deadline || deadline->tv_nsec < 0 || deadline->tv_nsec >= NSEC_PER_SEC)
 		return -EINVAL;
-	return take(lock, flags, to_ns(deadline));
+	return take_fast(lock) ? 0 : take(lock, flags, to_ns(deadline));
 }
 
-int klock_unlock(struct klock *lock)
+static __attribute__((noinline)) int give(struct klock *lock)
 {
 	struct klock_ioc_id unlock = { .id = lock->id };
 
 	return klock__call(lock->space, KLOCK_IOC_UNLOCK, &unlock);
+}
+
+/* Another thread of the client may have locked: what is swapped is what was read. */
+int klock_unlock(struct klock *lock)
+{
+	_Atomic uint64_t *word = word_of(lock);
+	uint64_t old = word ? atomic_load_explicit(word, memory_order_relaxed) : 0;
+
+	while (word && (uint32_t)old == token_of(lock)) {
+		if (atomic_compare_exchange_strong_explicit(word, &old, 0, memory_order_release,
+							    memory_order_relaxed))
+			return 0;
+	}
+	return give(lock);
 }
 
 int klock_break(struct klock_space *space, uint32_t id, uint32_t token)

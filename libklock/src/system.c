@@ -5,12 +5,47 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "internal.h"
+
+uint32_t klock__gettid(void)
+{
+	return syscall(SYS_gettid);
+}
+
+/* On how many processors the caller may run; 0: more than there is a number for. */
+int klock__cpus(void)
+{
+	int saved = errno;
+	cpu_set_t set;
+	int cpus = sched_getaffinity(0, sizeof(set), &set) ? 0 : CPU_COUNT(&set);
+
+	errno = saved;
+	return cpus;
+}
+
+#define MAP_SIZE (KLOCK_CAPACITY_MAX * sizeof(uint64_t))
+
+/* The words of the largest table; what a space has not yet is not there to be touched. */
+_Atomic uint64_t *klock__mmap(int space_fd)
+{
+	int saved = errno;
+	void *words = mmap(NULL, MAP_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, space_fd, 0);
+
+	errno = saved;
+	return words == MAP_FAILED ? NULL : words;
+}
+
+void klock__munmap(_Atomic uint64_t *words)
+{
+	munmap((void *)words, MAP_SIZE);
+}
 
 int klock__open_device(void)
 {

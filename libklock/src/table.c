@@ -10,6 +10,7 @@ static struct klock *new_handle(struct klock_space *space, uint32_t id)
 	struct klock *lock = klock__alloc(sizeof(*lock));
 
 	if (lock) {
+		lock->map = space->map;
 		lock->space = space;
 		lock->id = id;
 	}
