@@ -2086,7 +2086,7 @@ TEST_F(space, descriptor_of_something_else)
 	EXPECT_EQ(-EINVAL, raw_attach_fd(null, 0));
 	EXPECT_EQ(-EINVAL, raw_attach_fd(fd, 0));
 	EXPECT_EQ(-ENOTTY, raw_lock(space_fd, 0, KLOCK_LOCK_TRY, 0));
-	EXPECT_EQ(MAP_FAILED, mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, space_fd, 0));
+	EXPECT_EQ(MAP_FAILED, mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
 	EXPECT_EQ(1, info_of(fd).clients);
 }
 
