@@ -87,6 +87,8 @@ scripts := $(wildcard $(VM)/* selftests/*.sh .ci/*)
 # _Atomic; volatile has its use in signal handlers; macros of types reuse arguments.
 USER_RULES := PREFER_KERNEL_TYPES,BIT_MACRO,ARRAY_SIZE,PREFER_DEFINED_ATTRIBUTE_MACRO,CAMELCASE,$\
 	      VOLATILE,MACRO_ARG_REUSE
+# The one file that may ask for the kernel's version
+COMPAT_RULES := LINUX_VERSION_CODE,CONSTANT_COMPARISON
 # FIXTURE_DATA(x) *self is no product, and EXPECT_EQ() takes a block.
 TEST_RULES := $(USER_RULES),SPACING,BRACES
 
@@ -107,7 +109,7 @@ lint-files: $(stamps)
 build/lint/%.checkpatch: %
 	@perl $(source)/scripts/checkpatch.pl --no-tree --strict --terse --quiet --no-summary \
 		--show-types --max-line-length=100 $(addprefix --ignore ,$(if $(filter selftests/%,$<),$(TEST_RULES),$\
-		$(if $(filter $(user_c),$<),$(USER_RULES)))) -f $<
+		$(if $(filter $(user_c),$<),$(USER_RULES),$(if $(filter %/compat.h,$<),$(COMPAT_RULES))))) -f $<
 	$(stamp)
 
 # (ctuuninitvar takes what a call is to fill for what it reads.)

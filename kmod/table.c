@@ -72,13 +72,18 @@ int klock_table_grow(struct klock_space *space, u32 capacity)
 	/* Who sees the number sees the pages: klock_map_fault(). */
 	smp_store_release(&space->nr_pages, nr);
 
-	for (id = space->capacity; id < capacity; id++) {
+	id = space->capacity;
+	/*
+	 * Who sees the capacity sees the pages: klock_capacity().  It comes before
+	 * the words: one that is mapped may be taken as soon as it is 0, and must
+	 * be a lock to everybody then.  Who meets "no such lock" waits for us.
+	 */
+	smp_store_release(&space->capacity, capacity);
+	for (; id < capacity; id++) {
 		atomic64_set(klock_word(space, id), 0);
 		if (id % KLOCK_WORDS_PER_PAGE == 0)
 			cond_resched();
 	}
-	/* Who sees the capacity sees the pages and words: klock_capacity(). */
-	smp_store_release(&space->capacity, capacity);
 	return 0;
 }
 

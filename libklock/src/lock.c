@@ -67,10 +67,10 @@ static bool may_spin(void)
 
 static inline void pause_cpu(void)
 {
-#if defined(__x86_64__) || defined(__i386__)
+#if __has_builtin(__builtin_ia32_pause)
 	__builtin_ia32_pause();
-#elif defined(__aarch64__)
-	__asm__ volatile("isb" ::: "memory");
+#elif __has_builtin(__builtin_arm_isb)
+	__builtin_arm_isb(15);
 #else
 	atomic_signal_fence(memory_order_seq_cst);
 #endif
