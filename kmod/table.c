@@ -20,6 +20,7 @@
 static void klock_pages_free(struct klock_space *space, u32 first, u32 end)
 {
 	while (end-- > first) {
+		klock_queues_free(klock_page_nr(space, end));
 		free_page((unsigned long)klock_page_nr(space, end)->words);
 		if (!end || is_power_of_2(end)) {	/* the first of its level */
 			kvfree(space->level[fls(end)]);

@@ -138,6 +138,24 @@ void klock_queue_put(struct klock_page *page, struct klock_queue *queue)
 	klock_queue_free(klock_queue_unref(page, queue));
 }
 
+/*
+ * The page goes.  A queue is left if an errorcheck thread held the lock and its
+ * word, which was mapped, was written over: nobody released it then.
+ */
+void klock_queues_free(struct klock_page *page)
+{
+	struct hlist_bl_node *node, *next;
+	struct klock_queue *queue;
+	u32 i;
+
+	for (i = 0; i < KLOCK_BUCKETS; i++) {
+		hlist_bl_for_each_entry_safe(queue, node, next, &page->queues[i], node) {
+			put_pid(queue->owner);
+			klock_queue_free(queue);
+		}
+	}
+}
+
 /* Whether a lock at or above @capacity has a queue. */
 bool klock_queues_above(struct klock_space *space, u32 capacity)
 {
