@@ -870,6 +870,88 @@ TEST_F_TIMEOUT(cycle, of_40_closed_at_once, 60)
 	close_at_once(_metadata, &self->stage, variant->kind, 40, 5);
 }
 
+#define ROUNDS	2000
+#define SKEW	100	/* turns by which one of two is at most late */
+
+/* Meets the other actor, as the last of @n that ever came to the gate. */
+static void meet(struct actor *me, unsigned int n)
+{
+	atomic_fetch_add(me->gate, 1);
+	while (atomic_load(me->gate) < n)
+		sched_yield();
+}
+
+/*
+ * Takes a lock, and asks for the other one when the other actor has that, again
+ * and again, more or less at the same moment as it: returns how often it was
+ * refused.
+ */
+static int do_close_again(struct actor *me)
+{
+	unsigned int round, turns, seed = me->tid;
+	int ret, refusals = 0;
+
+	for (round = 0; round < me->times; round++) {
+		CHECK(klock_lock(me->lock) == 0);
+		meet(me, 4 * round + 2);
+		for (turns = rand_r(&seed) % SKEW; turns; turns--)
+			atomic_load(me->gate);
+		ret = klock_lock(me->other);
+		CHECK(ret == 0 || ret == -EDEADLK);
+		if (ret == 0)
+			CHECK(klock_unlock(me->other) == 0);
+		refusals += ret == -EDEADLK;
+		CHECK(klock_unlock(me->lock) == 0);
+		meet(me, 4 * round + 4);
+	}
+	return refusals;
+}
+
+/* Actor @n runs on the processor of its number, if there are so many. */
+static void pin(struct actor *actor, unsigned int n)
+{
+	cpu_set_t any, one;
+	int cpu;
+
+	sched_getaffinity(0, sizeof(any), &any);
+	for (cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		if (CPU_ISSET(cpu, &any) && n-- == 0) {
+			CPU_ZERO(&one);
+			CPU_SET(cpu, &one);
+			sched_setaffinity(actor->tid, sizeof(one), &one);
+			return;
+		}
+	}
+}
+
+/*
+ * So close together that the one searches between the other's search, which
+ * found nothing, and its entry, if that can be.
+ */
+TEST_F_TIMEOUT(cycle, of_2_closed_at_once_again_and_again, 120)
+{
+	struct actor *actor = self->stage.actor;
+	atomic_uint *gate = shared(sizeof(*gate));
+	unsigned int i;
+	int refusals[2];
+
+	for (i = 0; i < 2; i++) {
+		hire(_metadata, &self->stage, variant->kind);
+		pin(&actor[i], i);
+		actor[i].gate = gate;
+		actor[i].other = actor[i].locks[1 - i];
+		actor[i].times = ROUNDS;
+	}
+	for (i = 0; i < 2; i++)
+		begin(&actor[i], do_close_again, i);
+	for (i = 0; i < 2; i++) {
+		refusals[i] = end(&actor[i]);
+		ASSERT_LE(0, refusals[i]);
+	}
+	TH_LOG("%d and %d refusals", refusals[0], refusals[1]);
+	EXPECT_EQ(ROUNDS, refusals[0] + refusals[1]);
+}
+
 static void ignore_signal(int sig)
 {
 	(void)sig;
