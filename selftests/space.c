@@ -1733,6 +1733,70 @@ TEST_F(space, new_space_of_a_removed_name)
 	EXPECT_EQ(KLOCK_STATUS_HELD | KLOCK_STATUS_MINE, look(fd, 0).flags);
 }
 
+/* Whether an agent that was told to wait for a lock sleeps in there. */
+static bool sleeps(const struct agent *agent)
+{
+	char path[64], state = 0, answer;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", agent->pid);
+	file = fopen(path, "re");
+	if (!file || fscanf(file, "%*d %*[^)]) %c", &state) != 1)
+		fprintf(stderr, "# %s: %s\n", path, strerror(errno));
+	if (file)
+		fclose(file);
+	/* It sleeps, too, when it has answered and waits for the next order. */
+	return state == 'S' && recv(agent->sock, &answer, 1, MSG_PEEK | MSG_DONTWAIT) < 0;
+}
+
+/*
+ * The name is free when all else is done, which takes its time in a large
+ * space.  So whoever has got a new space of the name finds that the old one is
+ * over: no lock of it, the last ones neither, can be taken, no id is allocated,
+ * and who waited was woken.
+ */
+TEST_F(space, name_is_free_when_the_old_space_is_over)
+{
+	const uint32_t held = KLOCK_CAPACITY_MAX - 2, unheld = KLOCK_CAPACITY_MAX - 1;
+	struct agent waiter = enlist(NULL, NULL);
+
+	for (int round = 0; round < 5; round++) {
+		struct klock_ioc_allocate allocate = { .flags = KLOCK_ALLOCATE_ID, .id = unheld };
+		int old = raw_attach(self->name, KLOCK_ATTACH_CREATE | KLOCK_ATTACH_EXCL,
+				     KLOCK_CAPACITY_MAX);
+		int theirs = open_by(&waiter, self->name, 0), fd, taken;
+		bool asleep;
+		pid_t pid;
+
+		ASSERT_LE(0, old);
+		ASSERT_LE(0, theirs);
+		ASSERT_EQ((int)unheld, raw_ioctl(old, KLOCK_IOC_ALLOCATE, &allocate));
+		ASSERT_EQ(0, raw_lock(old, held, 0, 0));
+		tell_lock(&waiter, theirs, held);
+		ASSERT_TRUE(UNTIL(look(old, held).waiters == 1 && sleeps(&waiter)));
+		pid = spawn();
+		if (!pid)
+			_exit(-raw_remove(self->name, KLOCK_REMOVE_FORCE));
+
+		do
+			fd = raw_attach(self->name, KLOCK_ATTACH_CREATE | KLOCK_ATTACH_EXCL, 1);
+		while (fd == -EEXIST);
+		taken = raw_lock(old, unheld, KLOCK_LOCK_TRY, 0);
+		asleep = sleeps(&waiter);
+		EXPECT_EQ(0, look(old, unheld).flags);
+		EXPECT_EQ(-ESTALE, taken);
+		EXPECT_FALSE(asleep);
+		ASSERT_LE(0, fd);
+		EXPECT_EQ(-ESTALE, answer(&waiter, NULL, 0));
+		EXPECT_EQ(0, raw_unlock(old, held));
+		EXPECT_EQ(0, reap(pid));
+		EXPECT_EQ(0, close_by(&waiter, theirs));
+		close(old);
+		close(fd);
+		EXPECT_EQ(0, raw_remove(self->name, 0));
+	}
+}
+
 /* A holder of a removed space that dies leaves nothing to be taken. */
 TEST_F(space, holder_of_a_removed_space_dies)
 {
