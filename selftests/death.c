@@ -126,10 +126,11 @@ static void kill_holder_of(struct __test_metadata *_metadata, FIXTURE_DATA(death
 		EXPECT_EQ(i, turns->who[i]);
 		EXPECT_EQ(i == 0 ? KLOCK_OWNER_DIED : 0, turns->told[i]);
 	}
-	if (waiters == 0)
+	if (waiters == 0) {
 		expect_told_once(_metadata, self->lock);
-	else
+	} else {
 		EXPECT_EQ(0, klock_trylock(self->lock));
+	}
 }
 
 TEST_F(death, holder_killed_with_0_waiters)
@@ -1012,8 +1013,9 @@ TEST_F_TIMEOUT(death, waiter_is_killed_as_it_is_granted, 120)
 		 */
 		ASSERT_LE(round.died || victim->returned ? KLOCK_OWNER_DIED : 0, v.ret);
 		ASSERT_GE(round.died || !round.w_first ? KLOCK_OWNER_DIED : 0, v.ret);
-		if (victim->returned)
+		if (victim->returned) {
 			ASSERT_EQ(round.died, victim->told);
+		}
 		had += victim->returned;
 		late += !victim->returned && !round.w_first;
 		ASSERT_EQ(0, v.unlock);

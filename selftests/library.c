@@ -174,8 +174,9 @@ TEST(flags_that_are_none)
 	int bit;
 
 	SPACE_NAME(name);
-	for (bit = 5; bit < 32; bit++)
+	for (bit = 5; bit < 32; bit++) {
 		EXPECT_EQ(-EINVAL, klock_space_open(name, KLOCK_CREATE | 1u << bit, NULL, &space));
+	}
 	EXPECT_EQ(-EINVAL, klock_space_open(name, KLOCK_EXCL, NULL, &space));
 	EXPECT_EQ(-EINVAL, klock_space_open(NULL, KLOCK_EXCL, NULL, &space));
 	EXPECT_EQ(NO_SPACE, space);
@@ -305,8 +306,9 @@ TEST(descriptors_are_close_on_exec)
 	ASSERT_NE(NULL, space);
 	EXPECT_EQ(before + 2, count_descriptors());
 	EXPECT_EQ(FD_CLOEXEC, fcntl(klock_space_fd(space), F_GETFD));
-	for (fd = lowest; fd < lowest + 10; fd++)
+	for (fd = lowest; fd < lowest + 10; fd++) {
 		EXPECT_TRUE(!is_open(fd) || fcntl(fd, F_GETFD) == FD_CLOEXEC);
+	}
 	klock_space_close(space);
 	EXPECT_EQ(before, count_descriptors());
 	EXPECT_EQ(0, klock_space_remove(name, 0));
@@ -770,8 +772,9 @@ TEST_F(waits, signals_make_no_call_fail)
 
 	ASSERT_EQ(0, pthread_create(&wait.thread, NULL, wait_for_lock, &wait));
 	for (i = 0; i < 200; i++) {
-		if (i % 2)	/* also while it is not yet asleep again */
+		if (i % 2) {	/* also while it is not yet asleep again */
 			ASSERT_TRUE(UNTIL(waiters_of(self->held) == 1));
+		}
 		ASSERT_TRUE(interrupt(&wait));
 	}
 	EXPECT_FALSE(wait.over);
@@ -823,8 +826,9 @@ TEST_F(waits, deadlines_that_are_none)
 	size_t i;
 
 	ASSERT_EQ(0, klock_unlock(self->held));		/* so that it could be taken */
-	for (i = 0; i < sizeof(other_clocks) / sizeof(*other_clocks); i++)
+	for (i = 0; i < sizeof(other_clocks) / sizeof(*other_clocks); i++) {
 		EXPECT_EQ(-EINVAL, klock_lock_until(self->wanted, other_clocks[i], &time));
+	}
 	EXPECT_EQ(-EINVAL, klock_lock_until(self->wanted, CLOCK_MONOTONIC, NULL));
 	EXPECT_EQ(-EINVAL, klock_lock_until(self->wanted, CLOCK_REALTIME, NULL));
 	time.tv_nsec = -1;

@@ -520,8 +520,9 @@ TEST_F(list, pages)
 	for (uint32_t id = 3; id < 64; first = list[n - 1].id + 1) {
 		n = klock_list(self->space, first, list, 4);
 		ASSERT_LT(0, n);
-		for (int i = 0; i < n; i++, id += 6)
+		for (int i = 0; i < n; i++, id += 6) {
 			ASSERT_EQ(id, list[i].id);
+		}
 	}
 	EXPECT_EQ(0, klock_list(self->space, first, list, 4));
 }

@@ -73,8 +73,9 @@ static void set_stage(struct __test_metadata *_metadata, struct stage *stage, un
 		ASSERT_NE(NULL, stage->space[i]);
 	}
 	get_locks(stage->space, stage->lock);
-	for (i = 0; i < LOCKS; i++)
+	for (i = 0; i < LOCKS; i++) {
 		ASSERT_NE(NULL, stage->lock[i]);
+	}
 	stage->actor = shared(ACTORS * sizeof(*stage->actor));
 }
 
@@ -83,8 +84,9 @@ static void clear_stage(struct __test_metadata *_metadata, struct stage *stage)
 {
 	unsigned int i;
 
-	for (i = 0; i < SPACES; i++)
+	for (i = 0; i < SPACES; i++) {
 		EXPECT_EQ(0, klock_space_remove(stage->name[i], KLOCK_FORCE));
+	}
 }
 
 static void *be_actor(void *arg)
@@ -647,8 +649,9 @@ TEST_F(errorcheck, death_in_a_chain)
 
 	for (i = 0; i < 3; i++)
 		hire(_metadata, &self->stage, PROCESS);
-	for (i = 0; i < 3; i++)
+	for (i = 0; i < 3; i++) {
 		ASSERT_EQ(0, call(&actor[i], do_lock, i));
+	}
 	begin(&actor[1], do_lock, 0);
 	ASSERT_TRUE(UNTIL(waits(&self->stage, 1, 0)));
 	begin(&actor[2], do_lock, 1);
@@ -673,8 +676,9 @@ TEST_F(errorcheck, stopped_member_is_refused_when_it_goes_on)
 
 	for (i = 0; i < 2; i++)
 		hire(_metadata, &self->stage, PROCESS);
-	for (i = 0; i < 2; i++)
+	for (i = 0; i < 2; i++) {
 		ASSERT_EQ(0, call(&actor[i], do_lock, i));
+	}
 	begin(&actor[0], do_lock, 1);
 	ASSERT_TRUE(UNTIL(waits(&self->stage, 0, 1)));
 	ASSERT_EQ(0, kill(actor[0].pid, SIGSTOP));
@@ -724,8 +728,9 @@ static void lock_each(struct __test_metadata *_metadata, struct stage *stage, un
 {
 	unsigned int i;
 
-	for (i = 0; i < n; i++)
+	for (i = 0; i < n; i++) {
 		ASSERT_EQ(0, call(&stage->actor[i], do_lock, i));
+	}
 }
 
 /* Actors 0 to @n - 1 each wait for the lock of the next one. */
@@ -756,8 +761,9 @@ static void unwind(struct __test_metadata *_metadata, struct stage *stage, unsig
 		ASSERT_EQ(0, call(&stage->actor[behind], do_unlock, behind));
 		i = behind;
 	}
-	for (i = 0; i < n; i++)
+	for (i = 0; i < n; i++) {
 		ASSERT_TRUE(is_idle(stage->lock[i]));
+	}
 }
 
 /* Who would close the cycle is refused, nobody else notices, and when it unlocks, all go on. */
@@ -771,8 +777,9 @@ static void close_ring(struct __test_metadata *_metadata, struct stage *stage, e
 		hire(_metadata, stage, kind);
 	lock_each(_metadata, stage, n);
 	chain(_metadata, stage, n - 1);
-	for (i = 1; i < n; i++)
+	for (i = 1; i < n; i++) {
 		ASSERT_EQ(1, klock_waiters(stage->lock[i], &before[i], 1));
+	}
 
 	EXPECT_EQ(-EBUSY, call(&stage->actor[n - 1], do_trylock, 0));
 	EXPECT_EQ(-EDEADLK, call(&stage->actor[n - 1], do_lock, 0));
@@ -780,8 +787,9 @@ static void close_ring(struct __test_metadata *_metadata, struct stage *stage, e
 	EXPECT_EQ(-EDEADLK, end(&stage->actor[n - 1]));
 
 	EXPECT_EQ(0, waiters_of(stage->lock[0]));
-	for (i = 0; i < n; i++)
+	for (i = 0; i < n; i++) {
 		EXPECT_TRUE(holds(stage, i, i));
+	}
 	for (i = 1; i < n; i++) {
 		POISON(after);
 		ASSERT_EQ(1, klock_waiters(stage->lock[i], &after, 1));
@@ -1015,8 +1023,9 @@ TEST_F(cycle, crowd_at_one_lock_is_none)
 		ASSERT_TRUE(UNTIL(waiters_of(stage->lock[0]) == i));
 	}
 	/* The holder may wait for one that does not wait for it. */
-	for (i = 1; i < 9; i++)
+	for (i = 1; i < 9; i++) {
 		EXPECT_EQ(-EDEADLK, call(&stage->actor[0], do_lock, i));
+	}
 	begin(&stage->actor[0], do_lock, 9);
 	ASSERT_TRUE(UNTIL(waits(stage, 0, 9)));
 	EXPECT_EQ(-EDEADLK, call(&stage->actor[9], do_lock, 0));
@@ -1183,10 +1192,12 @@ TEST_F_TIMEOUT(cycle, locks_in_order_give_no_false_alarm, 60)
 		actor[i].times = 500;
 		begin(&actor[i], do_take_in_order, 0);
 	}
-	for (i = 0; i < CROWD; i++)
+	for (i = 0; i < CROWD; i++) {
 		EXPECT_EQ(0, end(&actor[i]));
-	for (i = 0; i < CROWD; i++)
+	}
+	for (i = 0; i < CROWD; i++) {
 		EXPECT_TRUE(is_idle(self->stage.lock[i]));
+	}
 }
 
 TEST_F_TIMEOUT(cycle, locks_at_random_never_hang, 60)
@@ -1207,8 +1218,9 @@ TEST_F_TIMEOUT(cycle, locks_at_random_never_hang, 60)
 	}
 	TH_LOG("%d waits refused", refusals);
 	EXPECT_LT(0, refusals);
-	for (i = 0; i < CROWD; i++)
+	for (i = 0; i < CROWD; i++) {
 		EXPECT_TRUE(is_idle(self->stage.lock[i]));
+	}
 }
 
 TEST_HARNESS_MAIN

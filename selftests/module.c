@@ -121,8 +121,9 @@ FIXTURE_SETUP(module)
 
 FIXTURE_TEARDOWN(module)
 {
-	if (loaded())
+	if (loaded()) {
 		EXPECT_EQ(0, unload());
+	}
 	EXPECT_TRUE(gone());
 	EXPECT_EQ(0, load(""));
 }
@@ -279,8 +280,9 @@ TEST_F(module, pinned_by_the_last_of_many)
 	ASSERT_EQ(0, load("pin=1"));
 	space = make_space(name, 8, 0);
 	ASSERT_NE(NULL, space);
-	for (i = 0; i < 3; i++)
+	for (i = 0; i < 3; i++) {
 		ASSERT_EQ(0, klock_allocate(space, &locks[i]));
+	}
 	ASSERT_EQ(0, klock_free(locks[0]));
 	ASSERT_EQ(0, klock_free(locks[2]));
 	EXPECT_EQ(-ENOENT, klock_free(locks[2]));

@@ -424,8 +424,9 @@ static void pound(struct __test_metadata *_metadata, SELF *self, clockid_t clock
 		_exit(0);
 	}
 	ASSERT_TRUE(UNTIL(waiters_of(self->lock) == 1 || ended(pid)));
-	while (!ended(pid))
+	while (!ended(pid)) {
 		ASSERT_TRUE(interrupt(pid));
+	}
 	EXPECT_EQ(0, reap(pid));
 	EXPECT_LT(before + 10, atomic_load(handled));
 	EXPECT_LE(time->deadline, time->end);
@@ -478,10 +479,12 @@ TEST_F(wait, deadlines_expire_in_their_order)
 	ASSERT_TRUE(UNTIL(waiters_of(self->lock) == 2));
 	EXPECT_TRUE(queue_is(self->lock, (pid_t []) { pid[2], pid[4] }, 2));
 	EXPECT_EQ(0, klock_unlock(self->lock));
-	for (i = 0; i < ARRAY_SIZE(ms); i++)
+	for (i = 0; i < ARRAY_SIZE(ms); i++) {
 		EXPECT_EQ(0, reap(pid[i]));
-	for (i = 0; i < ARRAY_SIZE(expiry); i++)
+	}
+	for (i = 0; i < ARRAY_SIZE(expiry); i++) {
 		EXPECT_EQ(pid[expiry[i]], left->pid[i]);
+	}
 	EXPECT_EQ(pid[2], self->served->pid[0]);
 	EXPECT_EQ(pid[4], self->served->pid[1]);
 	EXPECT_TRUE(is_idle(self->lock));
@@ -625,10 +628,12 @@ TEST_F(wait, first_come_first_served)
 	}
 
 	EXPECT_EQ(0, klock_unlock(self->lock));
-	for (i = 0; i < ARRAY_SIZE(pid); i++)
+	for (i = 0; i < ARRAY_SIZE(pid); i++) {
 		EXPECT_EQ(0, reap(pid[i]));
-	for (i = 0; i < ARRAY_SIZE(pid); i++)
+	}
+	for (i = 0; i < ARRAY_SIZE(pid); i++) {
 		EXPECT_EQ(pid[i], self->served->pid[i]);
+	}
 	EXPECT_TRUE(is_idle(self->lock));
 }
 
@@ -659,10 +664,12 @@ TEST_F(wait, interrupted_wait_starts_again_at_the_end)
 	EXPECT_TRUE(UNTIL(queue_is(self->lock, moved, 4)));
 
 	EXPECT_EQ(0, klock_unlock(self->lock));
-	for (i = 0; i < 4; i++)
+	for (i = 0; i < 4; i++) {
 		EXPECT_EQ(0, reap(pid[i]));
-	for (i = 0; i < 4; i++)
+	}
+	for (i = 0; i < 4; i++) {
 		EXPECT_EQ(moved[i], self->served->pid[i]);
+	}
 }
 
 /* Twenty sleep; each unlock wakes the first of them and not one of the others. */
@@ -702,8 +709,9 @@ TEST_F(wait, unlock_wakes_one)
 		ASSERT_EQ(1, write(turn[1], "", 1));
 	}
 	EXPECT_EQ(0, woken);
-	for (i = 0; i < ARRAY_SIZE(pid); i++)
+	for (i = 0; i < ARRAY_SIZE(pid); i++) {
 		EXPECT_EQ(0, reap(pid[i]));
+	}
 	EXPECT_EQ(0, info_of(self->space).passed);
 	EXPECT_EQ(0, info_of(self->space).max_passed);
 	EXPECT_TRUE(is_idle(self->lock));
@@ -798,8 +806,9 @@ TEST_F_TIMEOUT(wait, barging_is_bounded, 120)
 	}
 	ASSERT_EQ(0, raw_unlock(fd, 0));
 	ASSERT_EQ(0, compete(fd, tally, 0));
-	for (i = 1; i < 4; i++)
+	for (i = 1; i < 4; i++) {
 		EXPECT_EQ(0, reap(pid[i]));
+	}
 
 	info = info_of(self->space);
 	for (i = 0; i < 4; i++) {
@@ -1039,8 +1048,9 @@ static int race_once(struct __test_metadata *_metadata, SELF *self, struct race 
 	}
 	ASSERT_EQ(0, release_beside(self, race, offset));
 	finish(_metadata, self, race);
-	if (race->how == SIGNAL)	/* it must not hit the next round */
+	if (race->how == SIGNAL) {	/* it must not hit the next round */
 		ASSERT_TRUE(UNTIL(atomic_load(handled) == before + 1));
+	}
 	return judge(_metadata, race);
 }
 
@@ -1074,8 +1084,9 @@ static void race_to_leave(struct __test_metadata *_metadata, SELF *self, enum le
 		EXPECT_LT(0, left[i]);
 		EXPECT_LT(0, got[i]);
 	}
-	for (i = 0; i < 3; i++)
+	for (i = 0; i < 3; i++) {
 		EXPECT_EQ(-SIGKILL, slay(race->racer[i].pid));
+	}
 }
 
 TEST_F_TIMEOUT(wait, deadline_at_the_release_loses_nothing, 120)
@@ -1137,8 +1148,9 @@ TEST_F_TIMEOUT(wait, all_of_a_crowd_are_served, 60)
 	EXPECT_EQ(0, crowd->served);
 	EXPECT_EQ(200, info_of(self->space).waiting);
 	EXPECT_EQ(0, klock_unlock(self->lock));
-	for (i = 0; i < ARRAY_SIZE(pid); i++)
+	for (i = 0; i < ARRAY_SIZE(pid); i++) {
 		EXPECT_EQ(0, reap(pid[i]));
+	}
 	EXPECT_EQ(200, crowd->served);
 	EXPECT_EQ(0, info_of(self->space).waiting);
 	EXPECT_TRUE(is_idle(self->lock));
@@ -1192,8 +1204,9 @@ TEST_F_TIMEOUT(wait, many_locks_at_once, 60)
 			_exit(0);
 		}
 	}
-	for (i = 0; i < 4; i++)
+	for (i = 0; i < 4; i++) {
 		EXPECT_EQ(0, reap(pid[i]));
+	}
 	for (i = 0; i < LOCKS; i++)
 		sum += guarded[i].count;
 	EXPECT_EQ(20000, sum);
