@@ -229,7 +229,7 @@ TEST_F(death, all_locks_are_released_and_no_others)
 	}
 }
 
-TEST_F(death, released_before_waitpid_reports)
+TEST_F_TIMEOUT(death, released_before_waitpid_reports, 120)
 {
 	int fd = klock_space_fd(self->space);
 
