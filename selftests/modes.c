@@ -408,6 +408,39 @@ TEST_F(errorcheck, locking_again_through_another_client_is_edeadlk)
 	EXPECT_EQ(0, klock_unlock(again));
 }
 
+/*
+ * The thread that holds counts only while the word says so; here another client
+ * has mapped the words.  What is noted of it goes with the space: the kernel
+ * complains when the module is unloaded otherwise.
+ */
+TEST_F(errorcheck, word_that_is_written_over)
+{
+	int fd = raw_attach(self->stage.name[0], 0, 0);
+	struct klock_ioc_space_fd own = { .flags = 0 };
+	struct klock *lock = self->stage.lock[0];
+	_Atomic uint64_t *words;
+
+	ASSERT_LE(0, fd);
+	words = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED,
+		     raw_ioctl(fd, KLOCK_IOC_SPACE_FD, &own), 0);
+	ASSERT_NE(MAP_FAILED, words);
+	ASSERT_EQ(0, klock_lock(lock));
+	*words = own.token;
+	EXPECT_EQ(-EPERM, klock_unlock(lock));
+	EXPECT_EQ(-EBUSY, klock_trylock(lock));
+	EXPECT_EQ(0, status_of(lock).tid);
+	*words = 0;
+	EXPECT_EQ(-EPERM, klock_unlock(lock));
+	EXPECT_EQ(0, klock_lock(lock));
+	*words = own.token | (uint64_t)getpid() << KLOCK_WORD_TID_SHIFT;
+	EXPECT_EQ((uint32_t)getpid(), status_of(lock).tid);
+	EXPECT_EQ(0, raw_unlock(fd, 0));
+	EXPECT_EQ(0, raw_lock(fd, 0, KLOCK_LOCK_TRY, 0));
+	EXPECT_EQ(0, raw_unlock(fd, 0));
+	ASSERT_EQ(0, klock_lock(lock));
+	*words = 0;
+}
+
 TEST_F(errorcheck, unlock_from_another_thread_is_eperm)
 {
 	unsigned int a = hire(_metadata, &self->stage, THREAD);
