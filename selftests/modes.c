@@ -379,6 +379,7 @@ TEST_F(errorcheck, locking_again_is_edeadlk)
 
 	EXPECT_EQ(-EDEADLK, klock_lock(lock));
 	EXPECT_EQ(-EDEADLK, lock_within(lock, FAR_MS));
+	EXPECT_EQ(-EDEADLK, lock_within(lock, -1));
 	EXPECT_EQ(-EBUSY, klock_trylock(lock));
 	EXPECT_EQ(-EDEADLK, raw_lock(fd, 0, 0, 0));
 	EXPECT_EQ(-EBUSY, raw_lock(fd, 0, KLOCK_LOCK_TRY, 0));
@@ -401,6 +402,7 @@ TEST_F(errorcheck, locking_again_through_another_client_is_edeadlk)
 	ASSERT_NE(NULL, again);
 	ASSERT_EQ(0, klock_lock(self->stage.lock[0]));
 	EXPECT_EQ(-EDEADLK, klock_lock(again));
+	EXPECT_EQ(-EDEADLK, lock_within(again, -1));
 	EXPECT_EQ(-EBUSY, klock_trylock(again));
 	EXPECT_EQ(-EPERM, klock_unlock(again));
 	EXPECT_EQ(0, klock_unlock(self->stage.lock[0]));
