@@ -134,11 +134,17 @@ static inline int slay(pid_t pid)
 /* The name of a space for this test alone: of the test and its process. */
 #define SPACE_NAME(buf) snprintf(buf, KLOCK_NAME_SIZE, "%.50s-%d", _metadata->name, getpid())
 
-/* Makes a space and attaches to it: NULL if it cannot. @flags: beyond CREATE and EXCL */
+/*
+ * Makes a space and attaches to it: NULL if it cannot. @flags: beyond CREATE and
+ * EXCL.  For a client that does not map the words nobody else may map them
+ * either: where one may, waiters look again every second, which would heal a
+ * wake-up that was lost before a test notices.
+ */
 static inline struct klock_space *make_space(const char *name, uint32_t capacity,
 					     unsigned int flags)
 {
-	struct klock_space_attr attr = { .capacity = capacity };
+	bool maps = !(flags & (KLOCK_ERRORCHECK | KLOCK_NO_FASTPATH));
+	struct klock_space_attr attr = { .capacity = capacity, .mode = maps ? 0600 : 0620 };
 	struct klock_space *space;
 	int ret = klock_space_open(name, KLOCK_CREATE | KLOCK_EXCL | flags, &attr, &space);
 

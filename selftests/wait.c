@@ -41,7 +41,7 @@ FIXTURE_VARIANT(wait) {
 };
 
 FIXTURE_VARIANT_ADD(wait, normal) {
-	.flags = 0,
+	.flags = KLOCK_NO_FASTPATH,
 	.races = 400,
 };
 
@@ -1257,7 +1257,7 @@ TEST(no_hung_task_warning)
 	    access(HUNG("timeout_secs"), W_OK))
 		SKIP(return, "no hung task check that could be set: %s", strerror(errno));
 	SPACE_NAME(name);
-	ASSERT_TRUE((space = make_space(name, 1, 0)));
+	ASSERT_TRUE((space = make_space(name, 1, KLOCK_NO_FASTPATH)));
 	ASSERT_TRUE((lock = get_lock(space, 0)));
 	kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	ASSERT_LE(0, kmsg);
