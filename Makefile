@@ -9,7 +9,8 @@
 #   make check     builds, lints and tests everything in VMs
 #   make vm CMD='...'   runs a command in a VM (selftests/vm/run exits with its very
 #                  status, make with 2 when that is not 0); without CMD: a shell
-#   make bench     the benchmarks, in a VM
+#   make bench     the benchmarks, in a VM; QUICK=1: in 90 s
+#   make bench-doc, bench-baseline   renew what depends on them
 #   make install   all of it, honouring DESTDIR and PREFIX
 #   make lint      silent when there is nothing to say
 #   make clean
@@ -19,6 +20,7 @@
 MAKEFLAGS += --no-print-directory
 PREFIX ?= /usr/local
 VM := selftests/vm
+BENCH := selftests/bench
 
 # The running kernel's, or else one to look at; found when it is first needed.
 KDIR ?= $(eval KDIR := $(or $(wildcard /lib/modules/$(shell uname -r)/build),$(other_kdir)))$(KDIR)
@@ -67,9 +69,17 @@ vm: export KLOCK_VM_CMD = $(value CMD)
 vm:
 	@$(VM)/run "$$KLOCK_VM_CMD"
 
-bench: library
-	@$(MAKE) -C selftests/bench
-	@$(VM)/run '$(MAKE) -s -C selftests/bench run'
+bench:
+	@$(BENCH)/run
+	@$(BENCH)/report build/bench/results.json build/bench
+
+# What Documentation/performance.rst shows, of the last bench.
+bench-doc:
+	@$(BENCH)/report build/bench/results.json Documentation/performance
+
+# What `make check` holds instruction counts against.
+bench-baseline:
+	@$(BENCH)/guard --renew
 
 install: all
 	install -D -m 644 uapi/linux/klock.h $(DESTDIR)$(PREFIX)/include/linux/klock.h
@@ -81,7 +91,7 @@ install: all
 # against.  kernel_c is held to the kernel's rules in full.
 kernel_c := $(filter-out %.mod.c,$(wildcard kmod/*.[ch]))
 user_c := $(wildcard uapi/linux/*.h libklock/*/*.[ch] selftests/*.[ch] selftests/bench/*.c)
-scripts := $(wildcard $(VM)/* selftests/*.sh .ci/*)
+scripts := $(wildcard $(VM)/* selftests/*.sh .ci/*) $(addprefix $(BENCH)/,run report guard)
 
 # What is for the kernel alone: its types and macros, and that C11 has names like
 # _Atomic; volatile has its use in signal handlers; macros of types reuse arguments.
@@ -133,6 +143,5 @@ clean:
 	rm -rf build kmod/klock.ko .checkpatch-camelcase* $(patsubst %.c,%,$(wildcard selftests/*.c)) selftests/abi_32 \
 		selftests/library_tsan selftests/first
 	$(MAKE) -C libklock clean
-	$(MAKE) -C selftests/bench clean
 
-.PHONY: all module library programs demo check vm bench install lint lint-packages lint-files clean
+.PHONY: all module library programs demo check vm bench bench-doc bench-baseline install lint lint-packages lint-files clean
