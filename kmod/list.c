@@ -106,7 +106,7 @@ static void klock_status_fill(struct klock_client *client, u32 id, struct klock_
 	word = atomic64_read(klock_word(space, id));
 	if (klock_token(word) && klock_token(word) != KLOCK_WORD_NONE)
 		klock_status_holder(client, queue, word, status);
-	else if (!klock_token(word) && word & KLOCK_WORD_DIED)
+	else if (word & KLOCK_WORD_DIED && !READ_ONCE(space->removed))
 		status->flags |= KLOCK_STATUS_DIED;
 	if (queue) {
 		status->waiters = queue->nr;

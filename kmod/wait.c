@@ -395,10 +395,10 @@ static int klock_look_settled(struct klock_waiter *waiter)
 			return ret;
 		mutex_unlock(&queue->mutex);
 		cond_resched();
-		if (ret == -ENXIO)
-			ret = klock_settle(waiter->space, queue->id);
+		if (fatal_signal_pending(current))
+			ret = -EINTR;
 		else
-			ret = fatal_signal_pending(current) ? -EINTR : 0;
+			ret = ret == -ENXIO ? klock_settle(waiter->space, queue->id) : 0;
 		mutex_lock(&queue->mutex);
 		if (ret && waiter->state != KLOCK_GRANTED)
 			return ret;
