@@ -417,12 +417,17 @@ TEST_F(errorcheck, locking_again_through_another_client_is_edeadlk)
  */
 TEST_F(errorcheck, word_that_is_written_over)
 {
-	int fd = raw_attach(self->stage.name[0], 0, 0);
 	struct klock_ioc_space_fd own = { .flags = 0 };
-	struct klock *lock = self->stage.lock[0];
+	char name[KLOCK_NAME_SIZE];
 	_Atomic uint64_t *words;
+	struct klock *lock;
+	int fd;
 
+	SPACE_NAME(name);
+	fd = raw_attach(name, KLOCK_ATTACH_CREATE | KLOCK_ATTACH_EXCL, 0);
 	ASSERT_LE(0, fd);
+	lock = get_lock(join_space(name, KLOCK_ERRORCHECK), 0);
+	ASSERT_NE(NULL, lock);
 	words = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED,
 		     raw_ioctl(fd, KLOCK_IOC_SPACE_FD, &own), 0);
 	ASSERT_NE(MAP_FAILED, words);
@@ -441,6 +446,7 @@ TEST_F(errorcheck, word_that_is_written_over)
 	EXPECT_EQ(0, raw_unlock(fd, 0));
 	ASSERT_EQ(0, klock_lock(lock));
 	*words = 0;
+	EXPECT_EQ(0, raw_remove(name, KLOCK_REMOVE_FORCE));
 }
 
 TEST_F(errorcheck, unlock_from_another_thread_is_eperm)
@@ -975,7 +981,7 @@ TEST_F_TIMEOUT(cycle, of_2_closed_at_once_again_and_again, 120)
 {
 	struct actor *actor = self->stage.actor;
 	atomic_uint *gate = shared(sizeof(*gate));
-	unsigned int i;
+	unsigned int i, tries;
 	int refusals[2];
 
 	for (i = 0; i < 2; i++) {
@@ -988,7 +994,11 @@ TEST_F_TIMEOUT(cycle, of_2_closed_at_once_again_and_again, 120)
 	for (i = 0; i < 2; i++)
 		begin(&actor[i], do_close_again, i);
 	for (i = 0; i < 2; i++) {
-		refusals[i] = end(&actor[i]);
+		/* A round needs both processors at once, which others may use, too. */
+		for (tries = 1; tries < 5 && !is_done(&actor[i]); tries++)
+			;
+		ASSERT_GT(5, tries);
+		refusals[i] = actor[i].ret;
 		ASSERT_LE(0, refusals[i]);
 	}
 	TH_LOG("%d and %d refusals", refusals[0], refusals[1]);
