@@ -77,7 +77,7 @@ bool klock_is_mapped(void);
 
 /* space.c */
 void fill(struct klock_space *space, uint32_t taken);
-void allocate_and_free(struct klock_space *space, int n);
+void allocate_and_free(const void *space, int n);
 
 /* main.c */
 extern bool quick;
@@ -85,7 +85,9 @@ extern bool quick;
 /* One sample of @metric for @kind, in the case @what of @axis; rounds follow in their order. */
 void sample(const char *axis, const char *what, const char *kind, const char *metric,
 	    double value);
-void progress(const char *axis, int round, int rounds);
+
+/* ns of one of those that run() does @n of: of the fastest batch of several. */
+double least_time(void (*run)(const void *arg, int n), const void *arg);
 
 static inline uint64_t now(void)
 {

@@ -248,18 +248,14 @@ static void measure(const struct kind *kind, int processes, int locks,
 
 void bench_contended(void)
 {
-	int rounds = quick ? 3 : 5, round, processes, locks;
+	int processes, locks;
 	size_t s;
 
 	calibrate();
-	for (round = 0; round < rounds; round++) {
-		progress("contended", round, rounds);
-		for (processes = 2; processes <= PROCESSES; processes *= quick ? 4 : 2)
-			for (locks = 1; locks <= LOCKS; locks *= LOCKS)
-				for (s = 0; s < ARRAY_SIZE(sections); s++)
-					for_each_kind(kind)
-						if (!(kind->is & A_FLOOR))
-							measure(kind, processes, locks,
-								&sections[s]);
-	}
+	for (processes = 2; processes <= PROCESSES; processes *= quick ? 4 : 2)
+		for (locks = 1; locks <= LOCKS; locks *= LOCKS)
+			for (s = 0; s < ARRAY_SIZE(sections); s++)
+				for_each_kind(kind)
+					if (!(kind->is & A_FLOOR))
+						measure(kind, processes, locks, &sections[s]);
 }

@@ -104,16 +104,12 @@ static void handover(const struct kind *kind, const struct place *place, int tur
 
 void bench_handover(void)
 {
-	int rounds = quick ? 3 : 15, turns = quick ? 30 : MAX_TURNS, round;
 	size_t p;
 
-	for (round = 0; round < rounds; round++) {
-		progress("handover", round, rounds);
-		for (p = 0; p < ARRAY_SIZE(places); p++)
-			for_each_kind(kind)
-				if (!(kind->is & A_FLOOR))
-					handover(kind, &places[p], turns);
-	}
+	for (p = 0; p < ARRAY_SIZE(places); p++)
+		for_each_kind(kind)
+			if (!(kind->is & A_FLOOR))
+				handover(kind, &places[p], quick ? 30 : MAX_TURNS);
 }
 
 static pid_t start_holder(const struct kind *kind)
@@ -173,12 +169,7 @@ static void death(const struct kind *kind, int turns)
 
 void bench_death(void)
 {
-	int rounds = quick ? 3 : 15, turns = quick ? 5 : 20, round;
-
-	for (round = 0; round < rounds; round++) {
-		progress("death of the holder", round, rounds);
-		for_each_kind(kind)
-			if (kind->is & ROBUST)
-				death(kind, turns);
-	}
+	for_each_kind(kind)
+		if (kind->is & ROBUST)
+			death(kind, quick ? 5 : 20);
 }

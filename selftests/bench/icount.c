@@ -100,7 +100,7 @@ static void run_lives(const struct subject *subject, int n)
 
 static void run_ids(const struct subject *subject, int n)
 {
-	allocate_and_free((struct klock_space *)subject->arg, n);
+	allocate_and_free(subject->arg, n);
 }
 
 static void count_ids(const char *what, uint32_t capacity, uint32_t taken)
@@ -119,7 +119,6 @@ void bench_instructions(void)
 	struct subject pairs = { "lock and unlock", NULL, run_pairs, NULL, 50 };
 	struct subject lives = { "open to close", NULL, run_lives, NULL, 5 };
 
-	progress("instructions", 0, 1);
 	for_each_kind(kind) {
 		pairs.kind = kind->name;
 		pairs.arg = kind;

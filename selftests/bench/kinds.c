@@ -449,12 +449,13 @@ static void swap(uint64_t from, uint64_t to)
 		errx(2, "a compare-and-swap failed");
 }
 
-static void swap_lock(__attribute__((unused)) int i)
+/* Functions, as those of a library are. */
+static __attribute__((noinline)) void swap_lock(__attribute__((unused)) int i)
 {
 	swap(0, 1);
 }
 
-static void swap_unlock(__attribute__((unused)) int i)
+static __attribute__((noinline)) void swap_unlock(__attribute__((unused)) int i)
 {
 	swap(1, 0);
 }

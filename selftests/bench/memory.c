@@ -204,7 +204,6 @@ static void measure_contended(const struct kind *kind)
 void bench_memory(void)
 {
 	const struct rlimit files = { 2 * LOCKS, 2 * LOCKS };
-	int rounds = quick ? 1 : 3, round;
 
 	if (setrlimit(RLIMIT_NOFILE, &files))
 		err(2, "setrlimit");
@@ -213,16 +212,13 @@ void bench_memory(void)
 		err(2, CGROUP);
 	write_file(CGROUPS "/cgroup.subtree_control", "+memory");
 	write_file(CGROUP "/cgroup.procs", "0");
-	for (round = 0; round < rounds; round++) {
-		progress("memory", round, rounds);
-		for_each_kind(kind) {
-			if (kind->is & A_FLOOR)
-				continue;
-			measure_idle(kind);
-			measure_contended(kind);
-		}
-		measure_large();
+	for_each_kind(kind) {
+		if (kind->is & A_FLOOR)
+			continue;
+		measure_idle(kind);
+		measure_contended(kind);
 	}
+	measure_large();
 	write_file(CGROUPS "/cgroup.procs", "0");
 	if (rmdir(CGROUP))
 		err(2, "rmdir " CGROUP);

@@ -3,49 +3,30 @@
 #define _GNU_SOURCE
 #include "bench.h"
 
-/* ns of one call of run(kind, n) of n, made often enough to be measured. */
-static double time_of(void (*run)(const struct kind *kind, int n), const struct kind *kind)
+static void run_pairs(const void *kind, int n)
 {
-	uint64_t enough = quick ? 2000000 : 10000000, start, took;
-	int n = 1;
-
-	for (;;) {
-		start = now();
-		run(kind, n);
-		took = now() - start;
-		if (took >= enough)
-			return (double)took / n;
-		n = took < enough / 16 ? n * 8 : n * (enough * 1.2 / took) + 1;
-	}
-}
-
-static void run_pairs(const struct kind *kind, int n)
-{
-	kind->pairs(n);
+	((const struct kind *)kind)->pairs(n);
 }
 
 void bench_pair(void)
 {
-	int rounds = quick ? 9 : 31, round;
-
-	for (round = 0; round < rounds; round++) {
-		progress("uncontended pair", round, rounds);
-		for_each_kind(kind) {
-			if (!begin(kind, 1))
-				continue;
-			kind->pairs(1);
-			sample("uncontended", "lock and unlock", kind->name, "ns",
-			       time_of(run_pairs, kind));
-			if (kind->is & IS_KLOCK)
-				sample("uncontended", "lock and unlock", kind->name, "mapped",
-				       klock_is_mapped());
-			end(kind);
-		}
+	for_each_kind(kind) {
+		if (!begin(kind, 1))
+			continue;
+		kind->pairs(1);
+		sample("uncontended", "lock and unlock", kind->name, "ns",
+		       least_time(run_pairs, kind));
+		if (kind->is & IS_KLOCK)
+			sample("uncontended", "lock and unlock", kind->name, "mapped",
+			       klock_is_mapped());
+		end(kind);
 	}
 }
 
-static void run_lives(const struct kind *kind, int n)
+static void run_lives(const void *arg, int n)
 {
+	const struct kind *kind = arg;
+
 	while (n--) {
 		kind->enter();
 		kind->lock(0);
@@ -55,8 +36,9 @@ static void run_lives(const struct kind *kind, int n)
 }
 
 /* The same as a process of its own. */
-static void run_processes(const struct kind *kind, int n)
+static void run_processes(const void *arg, int n)
 {
+	const struct kind *kind = arg;
 	pid_t pid;
 
 	while (n--) {
@@ -74,8 +56,8 @@ static void run_processes(const struct kind *kind, int n)
 static void measure_life(const struct kind *kind, const char *process, const char *alone)
 {
 	run_lives(kind, 1);
-	sample("short life", alone, kind->name, "ns", time_of(run_lives, kind));
-	sample("short life", process, kind->name, "ns", time_of(run_processes, kind));
+	sample("short life", alone, kind->name, "ns", least_time(run_lives, kind));
+	sample("short life", process, kind->name, "ns", least_time(run_processes, kind));
 }
 
 /* A space of the largest size; that of the kinds has 2,048 locks. */
@@ -92,17 +74,12 @@ static void large_space(const struct kind *kind)
 
 void bench_life(void)
 {
-	int rounds = quick ? 3 : 15, round;
-
-	for (round = 0; round < rounds; round++) {
-		progress("short life", round, rounds);
-		for_each_kind(kind) {
-			if (!(kind->is & HAS_NAME) || !kind->create(1))
-				continue;
-			measure_life(kind, "fork to exit", "open to close");
-			kind->destroy();
-			if (kind->is & IS_KLOCK)
-				large_space(kind);
-		}
+	for_each_kind(kind) {
+		if (!(kind->is & HAS_NAME) || !kind->create(1))
+			continue;
+		measure_life(kind, "fork to exit", "open to close");
+		kind->destroy();
+		if (kind->is & IS_KLOCK)
+			large_space(kind);
 	}
 }

@@ -16,12 +16,12 @@ void fill(struct klock_space *space, uint32_t taken)
 	}
 }
 
-void allocate_and_free(struct klock_space *space, int n)
+void allocate_and_free(const void *space, int n)
 {
 	struct klock *lock;
 
 	while (n--) {
-		check(klock_allocate(space, &lock), "klock_allocate");
+		check(klock_allocate((struct klock_space *)space, &lock), "klock_allocate");
 		check(klock_free(lock), "klock_free");
 		klock_put(lock);
 	}
@@ -36,23 +36,18 @@ void bench_ids(void)
 		{ "1,000 taken", "few", KLOCK_CAPACITY_DEFAULT, 1000 },
 		{ "1,000,000 taken", "many", KLOCK_CAPACITY_MAX, 1000000 },
 	};
-	int rounds = quick ? 9 : 31, calls = quick ? 500 : 2000, round;
 	struct klock_space *space[ARRAY_SIZE(cases)];
-	uint64_t start;
 	size_t c;
+	int turn;
 
-	progress("ids", 0, 1);
 	for (c = 0; c < ARRAY_SIZE(cases); c++) {
 		space[c] = open_space(cases[c].space, 0, cases[c].capacity);
 		fill(space[c], cases[c].taken);
 	}
-	for (round = 0; round < rounds; round++) {
-		for (c = 0; c < ARRAY_SIZE(cases); c++) {
-			start = now();
-			allocate_and_free(space[c], calls);
+	for (turn = 0; turn < 9; turn++) {
+		for (c = 0; c < ARRAY_SIZE(cases); c++)
 			sample("ids", cases[c].name, "klock", "ns",
-			       (double)(now() - start) / calls);
-		}
+			       least_time(allocate_and_free, space[c]));
 	}
 	for (c = 0; c < ARRAY_SIZE(cases); c++) {
 		klock_space_close(space[c]);
@@ -107,15 +102,11 @@ void bench_close(void)
 		{ "1,000 held", 1000 },
 		{ "100,000 held", 100000 },
 	};
-	int rounds = quick ? 3 : 9, round;
 	size_t c;
 
-	for (round = 0; round < rounds; round++) {
-		progress("close", round, rounds);
-		for (c = 0; c < ARRAY_SIZE(cases); c++)
-			for_each_kind(kind)
-				if (kind->is & IS_KLOCK)
-					sample("close", cases[c].name, kind->name, "ns",
-					       close_holding(kind, cases[c].held));
-	}
+	for (c = 0; c < ARRAY_SIZE(cases); c++)
+		for_each_kind(kind)
+			if (kind->is & IS_KLOCK)
+				sample("close", cases[c].name, kind->name, "ns",
+				       close_holding(kind, cases[c].held));
 }
