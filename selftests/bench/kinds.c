@@ -446,7 +446,7 @@ static _Atomic uint64_t word;
 static void swap(uint64_t from, uint64_t to)
 {
 	if (!atomic_compare_exchange_strong(&word, &from, to))
-		errx(2, "a compare-and-swap failed");
+		errx(2, "the word is not what it was");
 }
 
 /* Functions, as those of a library are. */

@@ -23,8 +23,9 @@ bool quick;
 void sample(const char *axis, const char *what, const char *kind, const char *metric,
 	    double value)
 {
-	printf("{\"axis\":\"%s\",\"case\":\"%s\",\"kind\":\"%s\",\"metric\":\"%s\",\"value\":%.17g}\n",
-	       axis, what, kind, metric, value);
+	printf("{\"axis\":\"%s\",\"case\":\"%s\",\"kind\":\"%s\",\"metric\":\"%s\",",
+	       axis, what, kind, metric);
+	printf("\"value\":%.17g}\n", value);
 	fflush(stdout);
 }
 
