@@ -20,6 +20,8 @@
 /* So many tokens are swept at a time, when all were given out once. */
 #define KLOCK_SWEEP	1024
 
+static DEFINE_MUTEX(klock_make_mutex);	/* a space is made */
+
 struct klock_client *klock_client_alloc(void)
 {
 	struct klock_client *client = kzalloc(sizeof(*client), KLOCK_GFP);
@@ -197,37 +199,49 @@ static struct klock_space *klock_attach_fd(struct klock_client *client,
 	return ERR_PTR(ret);
 }
 
-/* The space does not exist.  It is made with its first client, or not at all. */
-static struct klock_space *klock_attach_new(struct klock_client *client, kuid_t uid,
-					    const struct klock_ioc_attach *args)
+/* A space is made with its first client, or not at all. */
+static struct klock_space *klock_make(struct klock_client *client, kuid_t uid,
+				      const struct klock_ioc_attach *args)
 {
-	struct klock_space *space, *other;
+	struct klock_space *space = klock_space_make(uid, args);
 	int ret;
 
-	if (!uid_eq(uid, current_euid()) && !capable(CAP_SYS_ADMIN))
-		return ERR_PTR(-EACCES);
-	if (!(args->flags & KLOCK_ATTACH_CREATE))
-		return ERR_PTR(-ENOENT);
-	space = klock_space_make(uid, args);
-	if (IS_ERR(space)) {
-		/* Who was faster may have had the last of the quota: no matter then. */
-		other = klock_space_find(uid, args->name);
-		if (!other)
-			return space;
-		klock_space_put(other);
-		return ERR_PTR(-EEXIST);
-	}
+	if (IS_ERR(space))
+		return space;
 	ret = klock_join(client, space, false);
 	if (ret) {
 		klock_space_put(space);
 		return ERR_PTR(ret);
 	}
-	ret = klock_space_publish(space);
-	if (!ret)
-		return space;
-	klock_detach(client, space);	/* -EEXIST: somebody was faster */
-	klock_space_put(space);
-	return ERR_PTR(ret);
+	klock_space_publish(space);
+	return space;
+}
+
+/*
+ * The space does not exist.  One is made at a time, so that of two who make the
+ * same one the second waits and finds it, and is not told of a quota that only
+ * the first has used up.
+ */
+static struct klock_space *klock_attach_new(struct klock_client *client, kuid_t uid,
+					    const struct klock_ioc_attach *args)
+{
+	struct klock_space *space;
+
+	if (!uid_eq(uid, current_euid()) && !capable(CAP_SYS_ADMIN))
+		return ERR_PTR(-EACCES);
+	if (!(args->flags & KLOCK_ATTACH_CREATE))
+		return ERR_PTR(-ENOENT);
+	if (mutex_lock_killable(&klock_make_mutex))
+		return ERR_PTR(-EINTR);
+	space = klock_space_find(uid, args->name);
+	if (space) {
+		klock_space_put(space);
+		space = ERR_PTR(-EEXIST);
+	} else {
+		space = klock_make(client, uid, args);
+	}
+	mutex_unlock(&klock_make_mutex);
+	return space;
 }
 
 static struct klock_space *klock_attach_old(struct klock_client *client,

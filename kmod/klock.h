@@ -33,6 +33,7 @@
  * Lock order, outermost first:
  *
  *	client->attach_mutex	attaching
+ *	klock_make_mutex	making a space (client.c)
  *	space->mutex		capacity, ids, clients, removal of one space
  *	klock_spaces_mutex	the tree of names (space.c)
  *	klock_quota_mutex	what users have (quota.c)
@@ -40,7 +41,7 @@
  *	klock_chain_mutex	which errorcheck thread waits for which (errorcheck.c)
  *	bucket of a page	a bit spin lock, a leaf
  *
- * The first four are never taken below a queue->mutex.  None of them is held
+ * The first five are never taken below a queue->mutex.  None of them is held
  * while user memory is touched, and none across the return to user space.
  */
 #ifndef _KLOCK_INTERNAL_H
@@ -299,7 +300,7 @@ bool klock_name_valid(const char *name);
 struct klock_space *klock_space_find(kuid_t uid, const char *name);
 struct klock_space *klock_space_after(kuid_t uid, const char *name);
 struct klock_space *klock_space_make(kuid_t uid, const struct klock_ioc_attach *args);
-int klock_space_publish(struct klock_space *space);
+void klock_space_publish(struct klock_space *space);
 void klock_space_put(struct klock_space *space);
 int klock_resize(struct klock_space *space, u32 capacity);
 int klock_remove(const struct klock_ioc_remove *args);

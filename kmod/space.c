@@ -70,28 +70,22 @@ struct klock_space *klock_space_after(kuid_t uid, const char *name)
 	return klock_space_search(uid, name, true);
 }
 
-/* -EEXIST: the name is taken. */
-int klock_space_publish(struct klock_space *space)
+/* Nobody has taken the name: the caller has looked, and makes all spaces. */
+void klock_space_publish(struct klock_space *space)
 {
 	struct rb_node **link = &klock_spaces.rb_node, *parent = NULL;
-	int cmp, ret = -EEXIST;
 
 	mutex_lock(&klock_spaces_mutex);
 	while (*link) {
 		parent = *link;
-		cmp = klock_name_cmp(space->uid, space->name,
-				     rb_entry(parent, struct klock_space, node));
-		if (!cmp)
-			goto out;
-		link = cmp < 0 ? &parent->rb_left : &parent->rb_right;
+		link = klock_name_cmp(space->uid, space->name,
+				      rb_entry(parent, struct klock_space, node)) < 0 ?
+		       &parent->rb_left : &parent->rb_right;
 	}
 	rb_link_node(&space->node, parent, link);
 	rb_insert_color(&space->node, &klock_spaces);
 	kref_get(&space->ref);
-	ret = 0;
-out:
 	mutex_unlock(&klock_spaces_mutex);
-	return ret;
 }
 
 /* One that has a name, with its first client, has another reference for that. */
