@@ -2305,6 +2305,37 @@ TEST_F(quota, whole_system)
 	EXPECT_EQ(0, resize_by(&other, fd, 10));
 }
 
+/*
+ * Two processes make one space at the same moment, and the user may have one
+ * more: both get it, and nobody is told of a quota.  Large spaces take long to
+ * make, so that the second comes in the middle.
+ */
+TEST_F(quota, one_space_made_by_two)
+{
+	struct klock_ioc_attach attach = named(self->name, KLOCK_ATTACH_CREATE);
+	struct agent second = user(OWNER);
+
+	attach.capacity = KLOCK_CAPACITY_MAX;
+	for (int round = 0; round < 20; round++) {
+		int quota = round % 2 ? MAX_LOCKS_PER_USER : MAX_SPACES_PER_USER;
+		int fd, fd2;
+
+		ASSERT_TRUE(set_quota(quota, round % 2 ? KLOCK_CAPACITY_MAX : 1));
+		tell(&self->owner, do_attach, -1, 0, &attach, sizeof(attach));
+		tell(&second, do_attach, -1, 0, &attach, sizeof(attach));
+		fd = answer(&self->owner, NULL, 0);
+		fd2 = answer(&second, NULL, 0);
+		ASSERT_LE(0, fd);
+		ASSERT_LE(0, fd2);
+		EXPECT_EQ(2, info_by(&second, fd2).clients);
+		EXPECT_EQ(-EDQUOT, make_by(&second, self->name2, 1, 0));
+		EXPECT_EQ(0, close_by(&self->owner, fd));
+		EXPECT_EQ(0, close_by(&second, fd2));
+		EXPECT_EQ(0, remove_by(&second, self->name, 0, 0));
+		ASSERT_TRUE(set_quota(quota, self->saved[quota]));
+	}
+}
+
 /* CAP_SYS_RESOURCE is exempt, and that alone. */
 TEST_F(quota, cap_sys_resource_is_exempt)
 {
