@@ -335,7 +335,8 @@ static int klock_look_held(struct klock_waiter *waiter, u64 old)
 		klock_wake(wake);
 		return 0;
 	}
-	if (!queue->held_since && queue->nr)
+	/* Not before the waiters bit is set: without it the lock changes hands unseen. */
+	if (!queue->held_since && waiter->queued)
 		queue->held_since = ktime_get_ns();
 	if (waiter->thread && queue->owner == waiter->thread && queue->owner_token == token)
 		return -EDEADLK;
