@@ -328,6 +328,64 @@ TEST_F(list, held_since)
 	EXPECT_TRUE(!since || (since >= before && since <= now_ns(CLOCK_MONOTONIC)));
 }
 
+/* Waits for the lock again and again, for a while at most. */
+static void keep_trying(const char *name)
+{
+	int fd = raw_attach(name, 0, 0), ret;
+	unsigned int seed = getpid();
+	uint64_t until;
+
+	for (;;) {
+		until = now_ns(CLOCK_MONOTONIC) + rand_r(&seed) % (NSEC_PER_MSEC / 2);
+		ret = raw_lock(fd, 0, KLOCK_LOCK_DEADLINE, until);
+		CHECK(ret == 0 || ret == -ETIMEDOUT);
+		if (ret == 0)
+			CHECK(raw_unlock(fd, 0) == 0);
+	}
+}
+
+/*
+ * The last waiter goes, and with it what it knew of the holder, also when
+ * another is on its way to the queue: the lock may change hands unseen between.
+ */
+TEST_F_TIMEOUT(list, held_since_of_another_holder, 60)
+{
+	uint64_t end = now_ns(CLOCK_MONOTONIC) + 10 * NSEC_PER_SEC, before, until;
+	int fd = raw_attach(self->name, 0, 0);
+	unsigned int known = 0, seed = 1;
+	struct klock_ioc_status status;
+	cpu_set_t any, one;
+	pid_t pid[2];
+
+	/* They share a processor, so that one comes between any two steps of the other. */
+	ASSERT_EQ(0, sched_getaffinity(0, sizeof(any), &any));
+	CPU_ZERO(&one);
+	CPU_SET(sched_getcpu(), &one);
+	ASSERT_EQ(0, sched_setaffinity(0, sizeof(one), &one));
+	for (int i = 0; i < 2; i++) {
+		pid[i] = spawn();
+		if (!pid[i])
+			keep_trying(self->name);
+	}
+	CPU_XOR(&one, &one, &any);
+	sched_setaffinity(0, sizeof(one), CPU_COUNT(&one) ? &one : &any);
+
+	while ((before = now_ns(CLOCK_MONOTONIC)) < end) {
+		ASSERT_EQ(0, raw_lock(fd, 0, 0, 0));
+		until = now_ns(CLOCK_MONOTONIC) + rand_r(&seed) % NSEC_PER_MSEC;
+		do {
+			ASSERT_EQ(0, raw_status(fd, 0, &status));
+			known += status.held_since != 0;
+			ASSERT_TRUE(status.held_since == 0 || status.held_since >= before);
+		} while (now_ns(CLOCK_MONOTONIC) < until);
+		ASSERT_EQ(0, raw_unlock(fd, 0));
+	}
+	EXPECT_LT(0, known);
+	for (int i = 0; i < 2; i++) {
+		EXPECT_EQ(-SIGKILL, slay(pid[i]));
+	}
+}
+
 /* waiters and waiting_since: of the first in the queue. */
 TEST_F(list, waiting_since)
 {
