@@ -17,7 +17,6 @@
  */
 #include <linux/hashtable.h>
 #include <linux/sched/signal.h>
-#include <linux/threads.h>
 #include <linux/timekeeping.h>
 
 #include "klock.h"
@@ -85,16 +84,23 @@ static struct klock_waiter *klock_wait_of(const struct pid *thread)
  * Follows who waits for whom from @waiter on.  One whose wait ends by itself (at
  * a deadline, by a fatal signal) may let go of its locks then, so it ends the
  * search: there is no deadlock, or it will meet the cycle when it waits again.
- * So every circle in the table has such a one in it, and the search ends; the
- * count only says so.
+ *
+ * So every circle in the table has such a one in it, unless a word that is mapped
+ * was changed while it closed.  Who comes to such a circle from outside sees the
+ * same waiter again, of which one is kept in mind for twice as many steps each time
+ * (Brent's algorithm).
  */
 static bool klock_closes_cycle(const struct klock_waiter *waiter)
 {
-	const struct klock_waiter *next = waiter;
+	const struct klock_waiter *next = waiter, *seen = NULL;
+	u64 steps, keep = 1;
 	struct pid *owner;
-	u32 steps;
 
-	for (steps = 0; steps < PID_MAX_LIMIT; steps++) {
+	for (steps = 1; next != seen; steps++) {
+		if (steps == keep) {
+			seen = next;
+			keep *= 2;
+		}
 		owner = klock_owner(next);
 		if (!owner)
 			return false;

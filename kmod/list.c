@@ -11,6 +11,7 @@
  */
 #include <linux/capability.h>
 #include <linux/cred.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/time_namespace.h>
 #include <linux/timekeeping.h>
@@ -165,6 +166,8 @@ long klock_list(struct klock_client *client, const struct klock_ioc_list *args)
 
 	if (args->entry_size < sizeof(*chunk))
 		return -EINVAL;
+	if (args->entry_size > PAGE_SIZE)
+		return -E2BIG;
 	chunk = kmalloc_array(KLOCK_LIST_CHUNK, sizeof(*chunk), KLOCK_GFP);
 	if (!chunk)
 		return -ENOMEM;
@@ -214,6 +217,8 @@ long klock_waiters(struct klock_space *space, const struct klock_ioc_list *args)
 
 	if (args->id >= klock_capacity(space) || args->entry_size < sizeof(*waiters))
 		return -EINVAL;
+	if (args->entry_size > PAGE_SIZE)
+		return -E2BIG;
 	if (!room)
 		return 0;
 	waiters = kvmalloc_array(room, sizeof(*waiters), KLOCK_GFP);
@@ -221,7 +226,8 @@ long klock_waiters(struct klock_space *space, const struct klock_ioc_list *args)
 		return -ENOMEM;
 	n = klock_waiters_fill(space, args->id, waiters, room);
 	for (i = 0; i < n && !ret; i++)
-		ret = klock_copy_entry(args->entries, i, args->entry_size, &waiters[i],
+		ret = fatal_signal_pending(current) ? -EINTR :
+		      klock_copy_entry(args->entries, i, args->entry_size, &waiters[i],
 				       sizeof(*waiters));
 	kvfree(waiters);
 	return ret ?: n;
@@ -277,6 +283,8 @@ long klock_list_spaces(const struct klock_ioc_spaces *args)
 
 	if (args->entry_size < sizeof(info))
 		return -EINVAL;
+	if (args->entry_size > PAGE_SIZE)
+		return -E2BIG;
 	if (args->after_name[0]) {
 		uid = make_kuid(current_user_ns(), args->after_uid);
 		if (!uid_valid(uid))

@@ -67,12 +67,12 @@ void klock_unbury(atomic64_t *word)
 /*
  * Gives up a lock whose word says @who in the bits of @mask, else -EPERM.
  * @died is KLOCK_WORD_DIED if the next holder is to be told so.  @queue is that
- * of the lock, its mutex held, or NULL if it has none, and its bucket is locked
- * or the space removed.  A task to wake, when all locks are dropped, is left in
- * @wake.
+ * of the lock, its mutex held, or NULL if it has none, and its bucket is locked.
+ * A task to wake, when all locks are dropped, is left in @wake.
  *
  * It cannot fail for a word that is changed all the time, or an exit would not end:
- * who says @who each of the many times that it was read is taken at his word.
+ * what said @who each of the many times that it was read is overwritten, in a space
+ * that others may write.
  */
 int klock_release_locked(struct klock_space *space, struct klock_queue *queue,
 			 atomic64_t *word, u64 who, u64 mask, u64 died,
@@ -105,7 +105,7 @@ int klock_release_locked(struct klock_space *space, struct klock_queue *queue,
 		else
 			new = died;
 		done = atomic64_try_cmpxchg(word, &old, new);
-	} while (!done && ++tries < KLOCK_TRIES);
+	} while (!done && (++tries < KLOCK_TRIES || !klock_mappable(space)));
 	if (!done)
 		atomic64_xchg(word, new);
 
@@ -293,40 +293,60 @@ int klock_break(struct klock_space *space, const struct klock_ioc_break *args)
 	}
 }
 
+/* With queue->mutex held, or the bucket locked; @wake as of klock_release_locked(). */
+static void klock_close_locked(struct klock_space *space, struct klock_queue *queue,
+			       atomic64_t *word, struct task_struct **wake)
+{
+	u32 tries, token;
+	u64 old;
+
+	for (tries = 0; tries < KLOCK_TRIES; tries++) {
+		old = atomic64_read(word);
+		token = klock_token(old);
+		if (!token) {
+			if (klock_bury(word))
+				return;
+		} else if (token == KLOCK_WORD_NONE) {
+			return;
+		} else if (!klock_alive(space, token)) {
+			if (!klock_release_locked(space, queue, word, token, KLOCK_WORD_TOKEN,
+						  KLOCK_WORD_DIED, wake))
+				return;
+		} else if (old & KLOCK_WORD_WAITERS ||
+			   atomic64_try_cmpxchg(word, &old, old | KLOCK_WORD_WAITERS)) {
+			return;
+		}
+	}
+	atomic64_set(word, KLOCK_WORD_NONE);	/* nobody who holds it does this */
+}
+
 /*
  * The space is removed: nobody may take this lock any more.  A holder may still
  * give it up, which it does by way of the kernel: its word gets the waiters bit.
  * Under queue->mutex, so that a waiter that leaves, and drops the bit, either
- * did so before, or sees that the space is removed.
+ * did so before, or sees that the space is removed; and, as a release, under the
+ * lock of the bucket if there is no queue, so that one that began before the space
+ * was marked has come to its end.
  */
 void klock_close_word(struct klock_space *space, u32 id)
 {
 	struct klock_page *page = klock_page(space, id);
-	struct klock_queue *queue = klock_queue_find(page, id);
 	atomic64_t *word = klock_word(space, id);
 	struct task_struct *wake = NULL;
-	u32 tries;
-	u64 old;
+	struct klock_queue *queue;
 
-	if (queue)
-		mutex_lock(&queue->mutex);
-	for (tries = 0; !klock_bury(word); tries++) {
-		old = atomic64_read(word);
-		if (tries == KLOCK_TRIES)	/* nobody who holds it does this */
-			atomic64_set(word, KLOCK_WORD_NONE);
-		else if (!klock_alive(space, klock_token(old))) {
-			klock_release_locked(space, queue, word, klock_token(old),
-					     KLOCK_WORD_TOKEN, KLOCK_WORD_DIED, &wake);
-			klock_wake(wake);
-			wake = NULL;
-		} else if (old & KLOCK_WORD_WAITERS ||
-			   atomic64_try_cmpxchg(word, &old, old | KLOCK_WORD_WAITERS)) {
-			break;
-		}
-	}
-	if (queue) {
-		klock_wake_all(queue);
-		mutex_unlock(&queue->mutex);
-		klock_queue_put(page, queue);
-	}
+	klock_bucket_lock(page, id);
+	queue = klock_queue_look_up(page, id);
+	if (!queue)
+		klock_close_locked(space, NULL, word, &wake);
+	klock_bucket_unlock(page, id);
+	if (!queue)
+		return;
+
+	mutex_lock(&queue->mutex);
+	klock_close_locked(space, queue, word, &wake);
+	klock_wake_all(queue);
+	mutex_unlock(&queue->mutex);
+	klock_queue_put(page, queue);
+	klock_wake(wake);
 }

@@ -419,7 +419,7 @@ TEST_F(errorcheck, word_that_is_written_over)
 {
 	struct klock_ioc_space_fd own = { .flags = 0 };
 	char name[KLOCK_NAME_SIZE];
-	_Atomic uint64_t *words;
+	volatile uint64_t *words;
 	struct klock *lock;
 	int fd;
 

@@ -53,7 +53,9 @@ int klock__open_device(void)
 	int fd = syscall(SYS_openat, AT_FDCWD, "/dev/klock", O_RDWR | O_CLOEXEC);
 
 	if (fd < 0)
-		fd = errno == ENOENT || errno == ENXIO ? -ENODEV : -errno;
+		fd = errno == ENOENT || errno == ENXIO ? -ENODEV :
+		     errno == EPERM ? -EACCES :		/* a device cgroup says so */
+		     -errno;
 	errno = saved;
 	return fd;
 }

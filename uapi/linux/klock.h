@@ -141,7 +141,8 @@ struct klock_ioc_attach {
  *
  * Errors of mmap(): EOPNOTSUPP (not on this machine, or not for a 32-bit
  * caller), EACCES (the client is READONLY; others than the owner may write the
- * space, and it is not MAPPABLE), EINVAL (private, executable or too long).
+ * space, and it is not MAPPABLE), EINVAL (private, executable or too long; some
+ * kernels say EPERM to an executable one).
  */
 struct klock_ioc_space_fd {
 	__u32 flags;
@@ -221,7 +222,7 @@ struct klock_ioc_remove {
  * struct klock_ioc_spaces - list spaces; needs no attachment
  * @entries: address of an array of struct klock_ioc_info that is filled
  * @count: how many it has room for
- * @entry_size: size of one, in bytes
+ * @entry_size: size of one, in bytes; more than a page is E2BIG
  * @flags: 0
  * @after_uid: see @after_name
  * @after_name: list what comes after this name of @after_uid; empty: list
@@ -292,8 +293,8 @@ struct klock_ioc_id {
  *
  * Errors: EBUSY, ETIMEDOUT, EINTR, ENOMEM (nothing to wait with), EDEADLK
  * (errorcheck only: the thread has it already, or a cycle of waiting threads
- * would close), EINVAL (also: @id is not below the capacity), ESTALE (the space
- * was removed).
+ * would close; also if @deadline is past), EINVAL (also: @id is not below the
+ * capacity), ESTALE (the space was removed).
  */
 struct klock_ioc_lock {
 	__u32 id;
@@ -369,7 +370,7 @@ struct klock_ioc_waiter {
  * @entries: address of an array that is filled: LIST: of struct
  *	klock_ioc_status, WAITERS: of struct klock_ioc_waiter
  * @count: how many it has room for
- * @entry_size: size of one, in bytes
+ * @entry_size: size of one, in bytes; more than a page is E2BIG
  * @id: LIST: where to start; WAITERS: the lock
  * @flags: 0
  *
