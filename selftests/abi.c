@@ -416,6 +416,29 @@ TEST_F(abi, get_api)
 	EXPECT_EQ(FEATURES, api.features);
 }
 
+/* The words can be mapped, but not by a 32-bit program, whose writes of them might be two. */
+TEST_F(abi, mapping)
+{
+	struct klock_ioc_space_fd arg = { 0 };
+	int space_fd = raw_ioctl(self->fd, KLOCK_IOC_SPACE_FD, &arg);
+	volatile uint32_t *words;
+
+	ASSERT_LE(0, space_fd);
+	errno = 0;
+	words = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, space_fd, 0);
+	if (!FEATURES) {
+		EXPECT_EQ(MAP_FAILED, words);
+		EXPECT_EQ(EOPNOTSUPP, errno);
+	} else {
+		ASSERT_NE(MAP_FAILED, words);
+		EXPECT_EQ(0, words[0]);
+		EXPECT_EQ(arg.token, words[2]);			/* it holds lock 1 */
+		EXPECT_EQ(KLOCK_WORD_NONE, words[2 * CAPACITY]);
+		munmap((void *)words, PAGE);
+	}
+	close(space_fd);
+}
+
 /*
  * Each word of a struct in which bits must be 0, with those that may be 1 in
  * it.  What is out, and what only counts with some flag, must be 0 as well.

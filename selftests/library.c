@@ -11,8 +11,6 @@
 
 #include <dirent.h>
 #include <limits.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <spawn.h>
 #include <stddef.h>
 #include <sys/resource.h>
@@ -370,21 +368,6 @@ FIXTURE_TEARDOWN(handles)
 	klock_put(self->lock);
 	klock_space_close(self->space);
 	EXPECT_EQ(0, klock_space_remove(self->name, 0));
-}
-
-/* From now on any system call but exit_group() ends this process with SIGSYS. */
-static void forbid_system_calls(void)
-{
-	struct sock_filter filter[] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit_group, 0, 1),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
-	};
-	struct sock_fprog program = { .len = 4, .filter = filter };
-
-	CHECK(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
-	CHECK(!prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program));
 }
 
 /* How a child of a space of its own ends that retrieves locks, and then one with @flags. */

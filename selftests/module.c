@@ -234,6 +234,33 @@ TEST_F(module, kept_by_space_descriptor)
 	EXPECT_TRUE(gone());
 }
 
+TEST_F(module, kept_by_mapping)
+{
+	struct klock_ioc_space_fd arg = { 0 };
+	char name[KLOCK_NAME_SIZE];
+	volatile uint64_t *words;
+	int client, fd;
+
+	SPACE_NAME(name);
+	ASSERT_EQ(0, load(""));
+	client = raw_attach(name, KLOCK_ATTACH_CREATE, 8);
+	ASSERT_LE(0, client);
+	fd = raw_ioctl(client, KLOCK_IOC_SPACE_FD, &arg);
+	ASSERT_LE(0, fd);
+	words = mmap(NULL, 8 * sizeof(*words), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	ASSERT_NE(MAP_FAILED, words);
+	close(fd);
+	close(client);
+	EXPECT_EQ(-EWOULDBLOCK, unload());
+	words[5] = arg.token;
+	EXPECT_EQ(0, raw_remove(name, 0));
+	EXPECT_EQ(KLOCK_WORD_NONE, words[5]);
+	EXPECT_EQ(-EWOULDBLOCK, unload());
+	munmap((void *)words, 8 * sizeof(*words));
+	EXPECT_EQ(0, unload());
+	EXPECT_TRUE(gone());
+}
+
 /* The parameter that is not set: allocated locks keep nothing. */
 TEST_F(module, not_kept_by_spaces)
 {
