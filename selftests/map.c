@@ -413,7 +413,7 @@ TEST_F(map, both_ways_exclude_each_other)
 TEST_F_TIMEOUT(map, both_ways_survive_their_killer, 60)
 {
 	struct visited *v = shared(sizeof(*v));
-	const unsigned int kills = 150;
+	const unsigned int kills = 100;
 	uint64_t told;
 	pid_t pid[WAYS];
 
@@ -752,7 +752,7 @@ TEST_F_TIMEOUT(map, a_word_that_goes_and_comes_back_excludes, 60)
 	atomic_bool *stop = shared(sizeof(*stop));
 	unsigned int shrunk = 0, refused = 0;
 	const uint32_t id = PAGE_WORDS;
-	uint64_t end = now_ns(CLOCK_MONOTONIC) + 3 * NSEC_PER_SEC;
+	uint64_t end = now_ns(CLOCK_MONOTONIC) + 2 * NSEC_PER_SEC;
 	pid_t pid[3];
 
 	for (int i = 0; i < 3; i++)
@@ -941,7 +941,7 @@ TEST_F_TIMEOUT(map, remove_by_force_ends_it_at_full_speed, 60)
 {
 	const uint32_t n = 4;
 
-	for (int round = 0; round < 25; round++) {
+	for (int round = 0; round < 15; round++) {
 		struct guarded *g = shared(n * sizeof(*g));
 		char name[KLOCK_NAME_SIZE];
 		struct mapper m;
@@ -1440,7 +1440,8 @@ FIXTURE_SETUP(words)
 	struct mapper dead;
 
 	SPACE_NAME(self->name);
-	self->space = make_space(self->name, LOCKS, variant->flags);
+	klock_space_close(make_space(self->name, LOCKS, 0));	/* one that can be mapped */
+	self->space = join_space(self->name, variant->flags);
 	ASSERT_NE(NULL, self->space);
 	self->fd = klock_space_fd(self->space);
 	for (uint32_t id = 0; id < LOCKS; id++)
@@ -1971,7 +1972,8 @@ TEST_F_TIMEOUT(words, that_flip_harm_no_others, 60)
 						 &g[i / 2], 1);
 	for (int i = 0; i < 3; i++)
 		pid[i] = call_in_child(self->name, &caller[i]);
-	for (end = now_ns(CLOCK_MONOTONIC) + 4 * NSEC_PER_SEC; now_ns(CLOCK_MONOTONIC) < end; ) {
+	end = now_ns(CLOCK_MONOTONIC) + 5 * NSEC_PER_SEC / 2;
+	while (now_ns(CLOCK_MONOTONIC) < end) {
 		waiter = spawn();
 		if (waiter == 0) {
 			raw_lock(raw_attach(self->name, 0, 0), LOCKS - FLIPPED, 0, 0);
