@@ -121,12 +121,12 @@ static const struct group {
 	int quick_rounds, rounds;	/* of a group that runs only when it is named, 0 */
 } groups[] = {
 	{ "pair", bench_pair, 9, 31 },
-	{ "contended", bench_contended, 3, 5 },
+	{ "contended", bench_contended, 2, 5 },
 	{ "handover", bench_handover, 3, 15 },
 	{ "death", bench_death, 3, 15 },
 	{ "ids", bench_ids, 1, 3 },
-	{ "life", bench_life, 3, 15 },
-	{ "close", bench_close, 3, 9 },
+	{ "life", bench_life, 2, 15 },
+	{ "close", bench_close, 1, 9 },
 	{ "memory", bench_memory, 1, 3 },
 	{ "instructions", bench_instructions, 0, 0 },
 };

@@ -22,6 +22,7 @@ set xtics rotate by -35 noenhanced
 unset key
 set logscale y
 bars(name) = data . "/" . name
+spaced(s) = (strstrt(s, "_") ? s[1:strstrt(s, "_") - 1] . " " . spaced(s[strstrt(s, "_") + 1:*]) : s)
 
 set output out . "/uncontended.svg"
 set title "Lock and unlock, nobody else about"
@@ -33,7 +34,7 @@ set output out . "/life.svg"
 set multiplot layout 1,2 title "A short life: open, lock, unlock, close"
 set ylabel "µs"
 do for [name in "open_to_close fork_to_exit"] {
-	set title name noenhanced
+	set title spaced(name)
 	plot bars(name) using 0:2:xtic(1) with boxes ls 3, \
 		"" using 0:2:(sprintf("%.0f", $2)) with labels offset 0,0.7
 }
@@ -45,13 +46,15 @@ unset logscale
 set yrange [0:*]
 
 set output out . "/handover.svg"
+set xtics rotate by -60
 set multiplot layout 1,3 title "Until the next one has the lock"
 do for [name in "two_processors one_processor SIGKILL"] {
-	set title name noenhanced
+	set title spaced(name)
 	plot bars(name) using 0:2:xtic(1) with boxes ls 3
 }
 unset multiplot
 
+set xtics rotate by -35
 set output out . "/instructions.svg"
 set title "Instructions of lock and unlock"
 set ylabel ""
@@ -63,6 +66,7 @@ plot bars("instructions") using 2:xtic(1) title "user" ls 4, "" using 3 title "k
 # ---- lines over the number of processes
 
 unset title
+unset label
 set xtics norotate 2, 2
 set xlabel "processes"
 set logscale x 2
@@ -75,10 +79,10 @@ do for [what in "throughput waits fairness"] {
 	if (what eq "throughput") { set ylabel "locks/s"; set logscale y; set yrange [*:*] }
 	if (what eq "waits") { set ylabel "p99.9 wait, µs"; set logscale y; set yrange [*:*] }
 	if (what eq "fairness") { set ylabel "least over most served"; set yrange [0:1] }
-	set multiplot layout 2,2
-	set key bottom left font ",9"
+	set multiplot layout 2,2 margins 0.08,0.8,0.1,0.93 spacing 0.12,0.15
+	set key at screen 0.99, screen 0.95 right top vertical
 	do for [panel in panels] {
-		set title panel noenhanced
+		set label 1 spaced(panel) at graph 0.5, graph 1.06 center
 		plot for [i=0:7] data . "/" . what . "_" . panel index i using 1:2 \
 			with linespoints ls (i + 1) title columnheader(1)
 		unset key
