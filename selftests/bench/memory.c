@@ -205,6 +205,7 @@ void bench_memory(void)
 {
 	const struct rlimit files = { 2 * LOCKS, 2 * LOCKS };
 
+	pin(0);		/* one processor need not tell the other of each thread's stack */
 	if (setrlimit(RLIMIT_NOFILE, &files))
 		err(2, "setrlimit");
 	signal(SIGUSR1, resume);
