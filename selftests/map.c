@@ -2128,10 +2128,34 @@ TEST_F(map, a_lost_waiters_bit_delays_a_second_waiter)
 
 #define ACQUISITIONS	30000
 
-/* A hog that locks again at once, in its words, and two that wait, in either way. */
+struct count {
+	_Atomic uint32_t all, of[3];
+};
+
+/* Locks and unlocks by the library, or by ioctl. The hog, 0, locks again at once. */
+static void compete(const char *name, struct count *count, int me)
+{
+	struct klock *lock = get_lock(join_space(name, 0), 5);
+	int fd = raw_attach(name, 0, 0);
+
+	while (count->all < ACQUISITIONS || count->of[1] < 300 || count->of[2] < 300) {
+		CHECK((me == 2 ? raw_lock(fd, 5, 0, 0) : klock_lock(lock)) == 0);
+		count->all++;
+		count->of[me]++;
+		if (me == 0)
+			for (volatile int n = 2000; n; n--)
+				;	/* so that it has it nearly always */
+		CHECK((me == 2 ? raw_unlock(fd, 5) : klock_unlock(lock)) == 0);
+		if (me)
+			nap();		/* they come to wait, and do not barge themselves */
+	}
+	_exit(0);
+}
+
+/* A hog in the words, and two that wait for it, in either way. */
 TEST_F_TIMEOUT(map, barging_is_bounded_across_both_ways, 60)
 {
-	struct { _Atomic uint32_t all, of[3]; } *count = shared(sizeof(*count));
+	struct count *count = shared(sizeof(*count));
 	struct klock_ioc_api api;
 	struct klock_ioc_info info;
 	pid_t pid[3];
@@ -2139,21 +2163,8 @@ TEST_F_TIMEOUT(map, barging_is_bounded_across_both_ways, 60)
 	ASSERT_EQ(0, raw_ioctl(self->me.fd, KLOCK_IOC_GET_API, &api));
 	for (int i = 0; i < 3; i++) {
 		pid[i] = spawn();
-		if (pid[i] == 0) {
-			struct klock_space *space = join_space(self->name, 0);
-			struct klock *lock = get_lock(space, 5);
-			int fd = raw_attach(self->name, 0, 0);
-
-			while (count->all < ACQUISITIONS || count->of[2] < 1000) {
-				CHECK((i == 2 ? raw_lock(fd, 5, 0, 0) : klock_lock(lock)) == 0);
-				count->all++;
-				count->of[i]++;
-				for (volatile int n = i ? 0 : 1000; n; n--)
-					;	/* the hog has it most of the time */
-				CHECK((i == 2 ? raw_unlock(fd, 5) : klock_unlock(lock)) == 0);
-			}
-			_exit(0);
-		}
+		if (pid[i] == 0)
+			compete(self->name, count, i);
 	}
 	for (int i = 0; i < 3; i++) {
 		EXPECT_EQ(0, reap(pid[i]));
