@@ -282,57 +282,96 @@ TEST_F(map, each_thread_needs_one_call_of_its_own)
 	EXPECT_EQ(0, reap(pid));
 }
 
-/* The library has places for so many mappings; what comes after them uses ioctls. */
-TEST_F(map, spaces_beyond_the_255th_use_ioctls)
-{
-	static const struct {
-		unsigned int nr;
-		int end;
-	} of[] = { { 0, 0 }, { 254, 0 }, { 255, -SIGSYS }, { 259, -SIGSYS } };
-
-	for (size_t i = 0; i < ARRAY_SIZE(of); i++) {
-		pid_t pid = spawn();
-
-		if (pid == 0) {
-			struct klock *lock[260];
-			unsigned int n;
-
-			klock_space_close(self->space);
-			for (n = 0; n < ARRAY_SIZE(lock); n++) {
-				lock[n] = get_lock(join_space(self->name, 0), 5);
-				CHECK(use(lock[n]));
-			}
-			for (n = 0; n < ARRAY_SIZE(lock); n++) {
-				CHECK(klock_lock(lock[n]) == 0);
-				CHECK(klock_trylock(lock[ARRAY_SIZE(lock) - 1 - n]) == -EBUSY);
-				CHECK(klock_unlock(lock[n]) == 0);
-			}
-			forbid_system_calls();
-			_exit(use(lock[of[i].nr]) ? 0 : 1);
-		}
-		EXPECT_EQ(of[i].end, reap(pid)) TH_LOG("for %u", of[i].nr);
-	}
-}
-
-/* A place that a space which was closed has left is given to the next one. */
-TEST_F(map, closed_spaces_make_room)
+TEST_F(map, many_spaces_are_all_mapped)
 {
 	pid_t pid = spawn();
 
 	if (pid == 0) {
-		struct klock_space *space;
+		struct klock *lock[300];
+		size_t n;
 
-		for (int i = 0; i < 600; i++) {
-			space = join_space(self->name, 0);
-			CHECK(space);
-			klock_space_close(space);
+		klock_space_close(self->space);
+		for (n = 0; n < ARRAY_SIZE(lock); n++) {
+			lock[n] = get_lock(join_space(self->name, 0), 5);
+			CHECK(use(lock[n]));
 		}
-		space = join_space(self->name, 0);
-		CHECK(use(get_lock(space, 5)));
 		forbid_system_calls();
-		_exit(use(get_lock(space, 5)) ? 0 : 1);
+		for (n = 0; n < ARRAY_SIZE(lock); n++) {
+			CHECK(klock_lock(lock[n]) == 0);
+			CHECK(klock_unlock(lock[n]) == 0);
+		}
+		_exit(0);
 	}
 	EXPECT_EQ(0, reap(pid));
+}
+
+#define MANY 10000
+
+/* The library makes handles by the thousand, and gives those that were put again. */
+static void use_many_handles(struct klock **lock)
+{
+	for (uint32_t i = 0; i < MANY; i++) {
+		CHECK(klock_id(lock[i]) == i);
+		CHECK(use(lock[i]));
+	}
+}
+
+static void get_many_handles(struct klock_space *space, struct klock **lock)
+{
+	for (uint32_t i = 0; i < MANY; i++)
+		lock[i] = get_lock(space, i);
+	use_many_handles(lock);
+}
+
+TEST_F(map, many_handles_are_all_mapped)
+{
+	static struct klock *lock[MANY];
+	pid_t pid;
+
+	ASSERT_EQ(0, klock_space_resize(self->space, MANY));
+	pid = spawn();
+	if (pid == 0) {
+		struct klock_space *space;
+
+		/* In this child, those of its parent; and then of its own, twice. */
+		get_many_handles(self->space, lock);
+		for (uint32_t i = 0; i < MANY; i += 2)
+			klock_put(lock[i]);
+		space = join_space(self->name, 0);
+		for (uint32_t i = 0; i < MANY; i += 2)
+			lock[i] = get_lock(space, i);
+		use_many_handles(lock);
+
+		pid = spawn();
+		if (pid == 0) {
+			use_many_handles(lock);
+			forbid_system_calls();
+			use_many_handles(lock);
+			_exit(0);
+		}
+		CHECK(reap(pid) == 0);
+		forbid_system_calls();
+		use_many_handles(lock);
+		_exit(0);
+	}
+	EXPECT_EQ(0, reap(pid));
+}
+
+/* Nothing is left in a handle of the space and the lock that it was for. */
+TEST_F(map, handle_that_was_put_is_given_again)
+{
+	struct klock *lock = get_lock(self->space, 5), *again;
+	struct klock_space *by_ioctl = join_space(self->name, KLOCK_NO_FASTPATH);
+
+	EXPECT_TRUE(use(lock));
+	klock_put(lock);
+	again = get_lock(by_ioctl, 6);
+	EXPECT_EQ(6, klock_id(again));
+	ASSERT_EQ(0, klock_lock(again));
+	EXPECT_EQ(KLOCK_HELD | KLOCK_MINE, status_of(again).flags);
+	klock_put(again);
+	klock_put(NULL);
+	klock_space_close(by_ioctl);
 }
 
 /* ---------------------------------------------------------------- both ways at once */

@@ -5,7 +5,7 @@
  *
  * How a child is known.  Each process has an epoch: the one that made a space
  * notes it there, and a space of another epoch must be attached anew.  The epoch
- * lies in a page that the kernel wipes when it copies the memory (not for vfork()
+ * lies in memory that the kernel wipes when it copies the rest (not for vfork()
  * and posix_spawn(), whose child runs in its parent's memory until exec; nothing
  * may change then).  So klock__enter(), which finds 0 there, is in a new child.
  *
@@ -31,14 +31,12 @@
 #include "internal.h"
 
 struct klock__process *_Atomic klock__process;
-struct klock__map klock__no_map;
 _Thread_local uint32_t klock__tid;
 
 /* Under the lock. */
 static struct klock_space *_Atomic spaces;	/* all that are open */
 static uint32_t last_epoch;			/* so a child's is none of its forebears' */
 static bool registered;
-static bool map_taken[KLOCK__MAPS];
 
 /* 0: free, 1: taken, 2: taken, and somebody may sleep. */
 static void lock(atomic_uint *word)
@@ -105,20 +103,13 @@ static void after_fork_child(void)
 
 static int map_process(void)
 {
-	struct klock__process *page, *none = NULL;
-	int ret = 0;
+	struct klock__process *chunk = klock__alloc_chunk(), *none = NULL;
 
-	page = mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-		    -1, 0);
-	if (page == MAP_FAILED) {
-		ret = -errno;
-	} else if (madvise(page, sizeof(*page), MADV_WIPEONFORK)) {
-		ret = -errno;
-		munmap(page, sizeof(*page));
-	} else if (!atomic_compare_exchange_strong(&klock__process, &none, page)) {
-		munmap(page, sizeof(*page));	/* another thread was faster */
-	}
-	return ret;
+	if (!chunk)
+		return -ENOMEM;
+	if (!atomic_compare_exchange_strong(&klock__process, &none, chunk))
+		klock__free_chunk(chunk);	/* another thread was faster */
+	return 0;
 }
 
 /*
@@ -170,24 +161,4 @@ int klock__has_space_fd(int space_fd)
 		if (klock__is_attached(space) && space->space_fd == space_fd)
 			return 1;
 	return 0;
-}
-
-/* Between klock__enter() and klock__leave(): a place for the mapping of a space. */
-struct klock__map *klock__get_map(void)
-{
-	unsigned int i;
-
-	for (i = 0; i < KLOCK__MAPS; i++) {
-		if (!map_taken[i]) {
-			map_taken[i] = true;
-			return &klock__process->maps[i];
-		}
-	}
-	return &klock__no_map;
-}
-
-void klock__put_map(struct klock__map *map)
-{
-	if (map != &klock__no_map)
-		map_taken[map - klock__process->maps] = false;
 }

@@ -4,6 +4,7 @@
 
 #include <assert.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -14,22 +15,15 @@
 #include <klock.h>
 #pragma GCC visibility pop
 
-/*
- * How the client of a space locks without the kernel.  It lies in the page of
- * fork.c, so in a new child there is nothing mapped.
- */
-struct klock__map {
-	_Atomic uint64_t *_Atomic words;	/* NULL: by ioctl */
-	atomic_uint token;			/* of the client; set before @words */
-};
-
-extern struct klock__map klock__no_map;		/* of spaces that are never mapped */
-
 struct klock_space {
+	/* What counts while @epoch is that of the process. */
+	_Atomic uint64_t *words;	/* mapped; NULL: they are not */
+	uint32_t token;			/* of the client */
 	int fd;				/* the client; -1: closed by klock__enter() */
-	int space_fd;			/* what a child attaches by */
-	struct klock__map *map;
-	atomic_uint epoch;		/* of the process that attached @fd */
+	int space_fd;			/* a child attaches by it */
+	atomic_uint epoch;
+
+	bool by_ioctl;			/* never mapped */
 	atomic_uint capacity;	/* last seen */
 	uint32_t attach_flags;		/* KLOCK_ATTACH_*, again in each child */
 	dev_t dev;			/* what @fd is: a number may have been given to */
@@ -37,22 +31,44 @@ struct klock_space {
 	struct klock_space *_Atomic next;	/* in the list of fork.c */
 };
 
+/*
+ * A handle: what it takes to lock without the kernel, in memory that the kernel wipes
+ * in each child, whatever made the child; so nothing is mapped there.
+ */
 struct klock {
-	struct klock__map *map;		/* that of @space */
-	uint32_t id;
+	_Atomic uint64_t *_Atomic word;	/* NULL: by ioctl */
+	atomic_uint token;		/* of the client; set before @word */
 	atomic_uint spin;		/* how long spinning took to bring it, see lock.c */
-	struct klock_space *space;
 };
 
-/* So many spaces of a process can be mapped, what fits in the page; others use ioctls. */
-#define KLOCK__MAPS	255
+/* The rest of it, that a child inherits. */
+struct klock__rest {
+	struct klock_space *space;
+	union {
+		uint32_t id;
+		struct klock *_Atomic next;	/* of those that are free */
+	};
+};
 
-/* fork.c: a page that the kernel wipes in each child, whatever made the child. */
+/* Handles are made by the chunk: so much memory that is wiped, and as much that is not. */
+#define KLOCK__CHUNK	65536	/* of whole pages, whatever their size */
+
+static_assert(sizeof(struct klock) == sizeof(struct klock__rest), "a rest for each handle");
+
+static inline struct klock__rest *klock__rest(const struct klock *lock)
+{
+	return (struct klock__rest *)((char *)lock + KLOCK__CHUNK);
+}
+
+/* fork.c: what is to be wiped in a child, too.  It is the first chunk. */
 struct klock__process {
 	atomic_uint epoch;	/* 0: nobody has called klock__enter() in this process */
 	atomic_uint lock;	/* of klock__enter() */
-	struct klock__map maps[KLOCK__MAPS];
+	uint64_t unused;
+	struct klock handles[KLOCK__CHUNK / sizeof(struct klock) - 1];
 };
+
+static_assert(sizeof(struct klock__process) == KLOCK__CHUNK, "a chunk");
 
 extern struct klock__process *_Atomic klock__process;
 
@@ -79,11 +95,12 @@ void klock__leave(void);
 void klock__add(struct klock_space *space);
 void klock__del(struct klock_space *space);
 int klock__has_space_fd(int space_fd);
-struct klock__map *klock__get_map(void);
-void klock__put_map(struct klock__map *map);
 
 /* space.c */
 int klock__reattach(struct klock_space *space);
+
+/* table.c */
+void klock__map_handle(struct klock *lock);
 
 /* The descriptor of the client, made in a child that has none yet; or -errno. */
 static inline int klock__fd(struct klock_space *space)
@@ -105,6 +122,8 @@ int klock__open_device(void);
 void klock__close(int fd);
 int klock__ioctl(int fd, unsigned long number, void *arg);
 void *klock__alloc(size_t size);
+void *klock__alloc_chunk(void);
+void klock__free_chunk(void *chunk);
 
 /* An ioctl on a space that somebody has open. */
 static inline int klock__call(struct klock_space *space, unsigned long number, void *arg)

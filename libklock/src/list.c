@@ -30,8 +30,8 @@ static_assert(sizeof(struct klock_ioc_waiter) == sizeof(struct klock_waiter), "w
 
 int klock_status(struct klock *lock, struct klock_status *status)
 {
-	struct klock_status now = { .id = lock->id };
-	int ret = klock__call(lock->space, KLOCK_IOC_STATUS, &now);
+	struct klock_status now = { .id = klock_id(lock) };
+	int ret = klock__call(klock__rest(lock)->space, KLOCK_IOC_STATUS, &now);
 
 	if (!ret)
 		*status = now;
@@ -56,8 +56,8 @@ int klock_waiters(struct klock *lock, struct klock_waiter *waiter, uint32_t n)
 		.entries = (uintptr_t)waiter,
 		.count = n,
 		.entry_size = sizeof(*waiter),
-		.id = lock->id,
+		.id = klock_id(lock),
 	};
 
-	return klock__call(lock->space, KLOCK_IOC_WAITERS, &list);
+	return klock__call(klock__rest(lock)->space, KLOCK_IOC_WAITERS, &list);
 }

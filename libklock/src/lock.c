@@ -22,14 +22,12 @@
  */
 static inline _Atomic uint64_t *word_of(const struct klock *lock)
 {
-	_Atomic uint64_t *words = atomic_load_explicit(&lock->map->words, memory_order_acquire);
-
-	return words ? &words[lock->id] : NULL;
+	return atomic_load_explicit(&lock->word, memory_order_acquire);
 }
 
 static inline uint32_t token_of(const struct klock *lock)
 {
-	return atomic_load_explicit(&lock->map->token, memory_order_relaxed);
+	return atomic_load_explicit(&lock->token, memory_order_relaxed);
 }
 
 static inline bool take_free(_Atomic uint64_t *word, uint64_t me)
@@ -108,14 +106,16 @@ static bool spin(struct klock *lock, _Atomic uint64_t *word)
 /* The word is not mapped, not free, or this is the first call of the thread or the child. */
 static __attribute__((noinline)) int take(struct klock *lock, uint32_t flags, uint64_t deadline)
 {
-	struct klock_ioc_lock take = { .id = lock->id, .flags = flags, .deadline = deadline };
-	int fd = klock__fd(lock->space);
+	struct klock_ioc_lock take = { .id = klock_id(lock), .flags = flags, .deadline = deadline };
+	int fd = klock__fd(klock__rest(lock)->space);
 	_Atomic uint64_t *word;
 
 	if (fd < 0)
 		return fd;
 	if (!klock__tid)
 		klock__tid = klock__gettid();
+	if (!word_of(lock))
+		klock__map_handle(lock);
 	word = word_of(lock);
 	if (word && !(flags & KLOCK_LOCK_TRY) && may_spin() && spin(lock, word))
 		return 0;
@@ -157,9 +157,9 @@ int klock_lock_until(struct klock *lock, clockid_t clock, const struct timespec 
 
 static __attribute__((noinline)) int give(struct klock *lock)
 {
-	struct klock_ioc_id unlock = { .id = lock->id };
+	struct klock_ioc_id unlock = { .id = klock_id(lock) };
 
-	return klock__call(lock->space, KLOCK_IOC_UNLOCK, &unlock);
+	return klock__call(klock__rest(lock)->space, KLOCK_IOC_UNLOCK, &unlock);
 }
 
 /* Another thread of the client may have locked: what is swapped is what was read. */

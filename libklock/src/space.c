@@ -123,7 +123,7 @@ static int attach_fd(struct klock_space *space, int fd, struct klock_ioc_attach 
 		return ret;
 	atomic_store_explicit(&space->capacity, ret, memory_order_relaxed);
 	ret = klock__ioctl(fd, KLOCK_IOC_SPACE_FD, &own);
-	atomic_store_explicit(&space->map->token, own.token, memory_order_relaxed);
+	space->token = own.token;
 	return ret;
 }
 
@@ -147,20 +147,15 @@ static int connect_space(struct klock_space *space, struct klock_ioc_attach *att
 	space->fd = fd;
 	space->space_fd = ret;
 	/* A space that cannot be mapped, for whatever reason, is used by ioctls. */
-	if (space->map != &klock__no_map)
-		atomic_store_explicit(&space->map->words, klock__mmap(ret), memory_order_release);
+	space->words = space->by_ioctl ? NULL : klock__mmap(ret);
 	atomic_store_explicit(&space->epoch, klock__epoch(), memory_order_release);
 	return 0;
 }
 
 static void disconnect_space(struct klock_space *space)
 {
-	_Atomic uint64_t *words = atomic_load_explicit(&space->map->words, memory_order_relaxed);
-
-	if (words) {
-		atomic_store_explicit(&space->map->words, NULL, memory_order_relaxed);
-		klock__munmap(words);
-	}
+	if (space->words)
+		klock__munmap(space->words);
 	klock__close(space->fd);
 	klock__close(space->space_fd);
 }
@@ -201,15 +196,12 @@ int klock_space_open(const char *name, unsigned int flags, const struct klock_sp
 	if (!new)
 		return -ENOMEM;
 	new->attach_flags = attach.flags & (KLOCK_ATTACH_ERRORCHECK | KLOCK_ATTACH_READONLY);
+	new->by_ioctl = flags & (KLOCK_ERRORCHECK | KLOCK_NO_FASTPATH | KLOCK_READONLY);
 
 	klock__enter();
-	new->map = flags & (KLOCK_ERRORCHECK | KLOCK_NO_FASTPATH | KLOCK_READONLY) ?
-		   &klock__no_map : klock__get_map();
 	ret = connect_space(new, &attach);
 	if (!ret)
 		klock__add(new);
-	else
-		klock__put_map(new->map);
 	klock__leave();
 	if (ret) {
 		free(new);
@@ -228,7 +220,6 @@ void klock_space_close(struct klock_space *space)
 	klock__del(space);
 	if (klock__is_attached(space))
 		disconnect_space(space);
-	klock__put_map(space->map);
 	klock__leave();
 	free(space);
 }

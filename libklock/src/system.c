@@ -91,3 +91,25 @@ void *klock__alloc(size_t size)
 	errno = saved;
 	return mem;
 }
+
+/* Memory for handles, the first half of it wiped in each child. */
+void *klock__alloc_chunk(void)
+{
+	int saved = errno;
+	void *chunk = mmap(NULL, 2 * KLOCK__CHUNK, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (chunk == MAP_FAILED) {
+		chunk = NULL;
+	} else if (madvise(chunk, KLOCK__CHUNK, MADV_WIPEONFORK)) {
+		klock__free_chunk(chunk);
+		chunk = NULL;
+	}
+	errno = saved;
+	return chunk;
+}
+
+void klock__free_chunk(void *chunk)
+{
+	munmap(chunk, 2 * KLOCK__CHUNK);
+}

@@ -1,19 +1,63 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /* The numbers of locks: allocated, freed, and handles on them. */
 #include <errno.h>
-#include <stdlib.h>
 
 #include "internal.h"
 
-static struct klock *new_handle(struct klock_space *space, uint32_t id)
+/*
+ * Handles that nobody has, between klock__enter() and klock__leave(): a list, and what
+ * is left of a chunk.  A child may start between any two stores to these.
+ */
+static struct klock *_Atomic free_handles;
+static struct klock *_Atomic fresh, *_Atomic fresh_end;
+
+static struct klock *get_handle(void)
 {
-	struct klock *lock = klock__alloc(sizeof(*lock));
+	struct klock *lock = free_handles;
+	struct klock__process *chunk;
 
 	if (lock) {
-		lock->map = space->map;
-		lock->space = space;
-		lock->id = id;
+		free_handles = klock__rest(lock)->next;
+		return lock;
 	}
+	if (!fresh || fresh == fresh_end) {
+		chunk = fresh_end ? klock__alloc_chunk() : klock__process;
+		if (!chunk)
+			return NULL;
+		fresh = NULL;
+		fresh_end = chunk->handles + sizeof(chunk->handles) / sizeof(*chunk->handles);
+		fresh = chunk->handles;
+	}
+	return fresh++;
+}
+
+/* In a space that the process has attached: lets it be locked without the kernel, if it may. */
+void klock__map_handle(struct klock *lock)
+{
+	const struct klock__rest *rest = klock__rest(lock);
+
+	if (!rest->space->words)
+		return;
+	atomic_store_explicit(&lock->token, rest->space->token, memory_order_relaxed);
+	atomic_store_explicit(&lock->word, &rest->space->words[rest->id], memory_order_release);
+}
+
+static struct klock *new_handle(struct klock_space *space)
+{
+	struct klock *lock;
+
+	klock__enter();
+	lock = get_handle();
+	klock__leave();
+	if (lock)
+		klock__rest(lock)->space = space;
+	return lock;
+}
+
+static struct klock *set_id(struct klock *lock, uint32_t id)
+{
+	klock__rest(lock)->id = id;
+	klock__map_handle(lock);
 	return lock;
 }
 
@@ -21,18 +65,17 @@ static struct klock *new_handle(struct klock_space *space, uint32_t id)
 static int allocate(struct klock_space *space, struct klock_ioc_allocate *allocate,
 		    struct klock **lock)
 {
-	struct klock *new = new_handle(space, 0);
+	struct klock *new = new_handle(space);
 	int ret;
 
 	if (!new)
 		return -ENOMEM;
 	ret = klock__call(space, KLOCK_IOC_ALLOCATE, allocate);
 	if (ret < 0) {
-		free(new);
+		klock_put(new);
 		return ret;
 	}
-	new->id = ret;
-	*lock = new;
+	*lock = set_id(new, ret);
 	return 0;
 }
 
@@ -81,18 +124,18 @@ int klock_retrieve(struct klock_space *space, uint32_t id, unsigned int flags, s
 		ret = check_capacity(space, id);
 	if (ret)
 		return ret;
-	new = new_handle(space, id);
+	new = new_handle(space);
 	if (!new)
 		return -ENOMEM;
-	*lock = new;
+	*lock = set_id(new, id);
 	return 0;
 }
 
 int klock_free(struct klock *lock)
 {
-	struct klock_ioc_id free = { .id = lock->id };
+	struct klock_ioc_id free = { .id = klock_id(lock) };
 
-	return klock__call(lock->space, KLOCK_IOC_FREE, &free);
+	return klock__call(klock__rest(lock)->space, KLOCK_IOC_FREE, &free);
 }
 
 int klock_free_all(struct klock_space *space)
@@ -104,10 +147,17 @@ int klock_free_all(struct klock_space *space)
 
 void klock_put(struct klock *lock)
 {
-	free(lock);
+	if (!lock)
+		return;
+	klock__enter();
+	atomic_store_explicit(&lock->word, NULL, memory_order_relaxed);
+	atomic_store_explicit(&lock->spin, 0, memory_order_relaxed);
+	klock__rest(lock)->next = free_handles;
+	free_handles = lock;
+	klock__leave();
 }
 
 uint32_t klock_id(const struct klock *lock)
 {
-	return lock->id;
+	return klock__rest(lock)->id;
 }
