@@ -50,14 +50,18 @@ struct klock__rest {
 	};
 };
 
-/* Handles are made by the chunk: so much memory that is wiped, and as much that is not. */
+/*
+ * Handles are made by the chunk: so much memory that is not wiped, and as much that is.
+ * In this order: the words of the first space are mapped just below, 8 MiB away, and
+ * a handle in the first page would be sent to the same place of a TLB as the first word.
+ */
 #define KLOCK__CHUNK	65536	/* of whole pages, whatever their size */
 
 static_assert(sizeof(struct klock) == sizeof(struct klock__rest), "a rest for each handle");
 
 static inline struct klock__rest *klock__rest(const struct klock *lock)
 {
-	return (struct klock__rest *)((char *)lock + KLOCK__CHUNK);
+	return (struct klock__rest *)((char *)lock - KLOCK__CHUNK);
 }
 
 /* fork.c: what is to be wiped in a child, too.  It is the first chunk. */

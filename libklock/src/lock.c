@@ -162,17 +162,19 @@ static __attribute__((noinline)) int give(struct klock *lock)
 	return klock__call(klock__rest(lock)->space, KLOCK_IOC_UNLOCK, &unlock);
 }
 
-/* Another thread of the client may have locked: what is swapped is what was read. */
+/* Another thread of the client may have locked: then what is swapped is what was found. */
 int klock_unlock(struct klock *lock)
 {
 	_Atomic uint64_t *word = word_of(lock);
-	uint64_t old = word ? atomic_load_explicit(word, memory_order_relaxed) : 0;
+	uint64_t old = me_of(lock);
 
-	while (word && (uint32_t)old == token_of(lock)) {
+	if (!word)
+		return give(lock);
+	do {
 		if (atomic_compare_exchange_strong_explicit(word, &old, 0, memory_order_release,
 							    memory_order_relaxed))
 			return 0;
-	}
+	} while ((uint32_t)old == token_of(lock));
 	return give(lock);
 }
 

@@ -92,18 +92,20 @@ void *klock__alloc(size_t size)
 	return mem;
 }
 
-/* Memory for handles, the first half of it wiped in each child. */
+/* Memory for handles; the chunk that is returned is wiped in each child, the one before it not. */
 void *klock__alloc_chunk(void)
 {
 	int saved = errno;
-	void *chunk = mmap(NULL, 2 * KLOCK__CHUNK, PROT_READ | PROT_WRITE,
-			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *rest = mmap(NULL, 2 * KLOCK__CHUNK, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *chunk = NULL;
 
-	if (chunk == MAP_FAILED) {
-		chunk = NULL;
-	} else if (madvise(chunk, KLOCK__CHUNK, MADV_WIPEONFORK)) {
-		klock__free_chunk(chunk);
-		chunk = NULL;
+	if (rest != MAP_FAILED) {
+		chunk = rest + KLOCK__CHUNK;
+		if (madvise(chunk, KLOCK__CHUNK, MADV_WIPEONFORK)) {
+			klock__free_chunk(chunk);
+			chunk = NULL;
+		}
 	}
 	errno = saved;
 	return chunk;
@@ -111,5 +113,5 @@ void *klock__alloc_chunk(void)
 
 void klock__free_chunk(void *chunk)
 {
-	munmap(chunk, 2 * KLOCK__CHUNK);
+	munmap((char *)chunk - KLOCK__CHUNK, 2 * KLOCK__CHUNK);
 }
