@@ -2045,6 +2045,48 @@ TEST_F_TIMEOUT(words, that_flip_harm_no_others, 60)
 	klock_space_close(space);
 }
 
+/* ---------------------------------------------------------------- a circle of waiters */
+
+#define ASKS	300
+
+/*
+ * Two errorcheck threads that wait for each other without having been refused: when
+ * the second one asked, the word named somebody else.  Those who ask then are not
+ * part of it, and must not be sent round in it.
+ */
+TEST_F(map, circle_made_by_a_stray_write_stalls_nobody)
+{
+	int fd = raw_attach(self->name, KLOCK_ATTACH_ERRORCHECK, 0);
+	struct agent one = enlist(NULL, NULL), two = enlist(NULL, NULL);
+	int status = -1;
+	uint64_t word;
+	pid_t pid;
+
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, lock_by(&one, fd, 1, 0));
+	ASSERT_EQ(0, lock_by(&two, fd, 2, 0));
+	tell_lock(&one, fd, 2);
+	ASSERT_TRUE(UNTIL(waiters_at(fd, 2) == 1));
+	word = self->me.words[1];
+	self->me.words[1] = who(&self->me);
+	tell_lock(&two, fd, 1);
+	ASSERT_TRUE(UNTIL(waiters_at(fd, 1) == 1));
+	self->me.words[1] = word | KLOCK_WORD_WAITERS;
+
+	pid = spawn();
+	if (pid == 0) {
+		for (int i = 0; i < ASKS; i++)
+			CHECK(raw_lock(fd, 1, KLOCK_LOCK_DEADLINE, 1) == -ETIMEDOUT);
+		_exit(0);
+	}
+	EXPECT_TRUE(UNTIL(waitpid(pid, &status, WNOHANG) == pid));
+	EXPECT_EQ(0, status);
+	EXPECT_EQ(1, waiters_at(fd, 1));
+	EXPECT_EQ(1, waiters_at(fd, 2));
+	dismiss_all();
+	close(fd);
+}
+
 /* ---------------------------------------------------------------- a waiters bit that is lost */
 
 /* A child that waits for lock 5 with a deadline, or none, and gives it up when it has it. */
