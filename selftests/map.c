@@ -766,9 +766,12 @@ static pid_t visit_if_there(const char *name, unsigned int flags, uint32_t id, s
 	pid_t pid = spawn();
 
 	if (pid == 0) {
-		struct klock *lock = get_lock(join_space(name, flags), id);
+		struct klock_space *space = join_space(name, flags);
 		uint32_t seed = getpid();
+		struct klock *lock;
 
+		while (klock_retrieve(space, id, 0, &lock) == -EINVAL)
+			;	/* the others are at work already */
 		while (!*stop) {
 			int ret = klock_lock(lock);
 

@@ -2310,7 +2310,7 @@ TEST_F(quota, whole_system)
  * more: both get it, and nobody is told of a quota.  Large spaces take long to
  * make, so that the second comes in the middle.
  */
-TEST_F(quota, one_space_made_by_two)
+TEST_F_TIMEOUT(quota, one_space_made_by_two, 120)
 {
 	struct klock_ioc_attach attach = named(self->name, KLOCK_ATTACH_CREATE);
 	struct agent second = user(OWNER);
