@@ -1632,6 +1632,45 @@ TEST_F_TIMEOUT(children, fork_among_busy_threads, 120)
 	EXPECT_EQ(1, info.clients);	/* none is left behind */
 }
 
+static atomic_int forking, handle_made;
+
+/* Runs after the library's own handler, which was registered later. */
+static void wait_for_a_handle(void)
+{
+	forking = 1;
+	UNTIL(handle_made);
+}
+
+static void *make_a_handle(void *space)
+{
+	while (!forking)
+		sched_yield();
+	klock_put(get_lock(space, 7));
+	handle_made = 1;
+	return NULL;
+}
+
+/* Who is in fork() may wait, in another handler, for who makes or drops a handle. */
+TEST(handles_do_not_wait_for_fork)
+{
+	char name[KLOCK_NAME_SIZE];
+	struct klock_space *space;
+	pthread_t thread;
+	pid_t pid;
+
+	snprintf(name, sizeof(name), "handles-%d", getpid());
+	ASSERT_EQ(0, pthread_atfork(wait_for_a_handle, NULL, NULL));
+	space = make_space(name, CAPACITY, 0);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, make_a_handle, space));
+	pid = fork();
+	if (pid == 0)
+		_exit(handle_made ? 0 : 1);
+	EXPECT_EQ(0, reap(pid));
+	pthread_join(thread, NULL);
+	klock_space_close(space);
+	EXPECT_EQ(0, klock_space_remove(name, 0));
+}
+
 #endif /* __SANITIZE_THREAD__ */
 
 /* -------------------------------------------------------------------------------- threads */

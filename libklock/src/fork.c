@@ -39,7 +39,7 @@ static uint32_t last_epoch;			/* so a child's is none of its forebears' */
 static bool registered;
 
 /* 0: free, 1: taken, 2: taken, and somebody may sleep. */
-static void lock(atomic_uint *word)
+void klock__lock(atomic_uint *word)
 {
 	uint32_t is_free = 0;
 	int saved = errno;
@@ -51,12 +51,15 @@ static void lock(atomic_uint *word)
 	errno = saved;
 }
 
-void klock__leave(void)
+void klock__unlock(atomic_uint *word)
 {
-	atomic_uint *word = &klock__process->lock;
-
 	if (atomic_exchange(word, 0) == 2)
 		syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1);
+}
+
+void klock__leave(void)
+{
+	klock__unlock(&klock__process->lock);
 }
 
 static void drop(struct klock_space *space)
@@ -77,7 +80,7 @@ void klock__enter(void)
 	struct klock__process *process = klock__process;
 	struct klock_space *space;
 
-	lock(&process->lock);
+	klock__lock(&process->lock);
 	if (process->epoch)
 		return;
 	for (space = spaces; space; space = space->next)
@@ -92,7 +95,7 @@ void klock__enter(void)
  */
 static void before_fork(void)
 {
-	lock(&klock__process->lock);
+	klock__lock(&klock__process->lock);
 }
 
 static void after_fork_child(void)

@@ -68,7 +68,8 @@ static inline struct klock__rest *klock__rest(const struct klock *lock)
 struct klock__process {
 	atomic_uint epoch;	/* 0: nobody has called klock__enter() in this process */
 	atomic_uint lock;	/* of klock__enter() */
-	uint64_t unused;
+	atomic_uint handles_lock;	/* of table.c; not taken by fork() */
+	uint32_t unused;
 	struct klock handles[KLOCK__CHUNK / sizeof(struct klock) - 1];
 };
 
@@ -94,6 +95,8 @@ static inline int klock__is_attached(const struct klock_space *space)
 }
 
 int klock__init(void);
+void klock__lock(atomic_uint *word);
+void klock__unlock(atomic_uint *word);
 void klock__enter(void);
 void klock__leave(void);
 void klock__add(struct klock_space *space);

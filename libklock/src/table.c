@@ -5,8 +5,10 @@
 #include "internal.h"
 
 /*
- * Handles that nobody has, between klock__enter() and klock__leave(): a list, and what
- * is left of a chunk.  A child may start between any two stores to these.
+ * Handles that nobody has, under a lock of their own: a list, and what is left of a
+ * chunk.  A child, of fork(), too, may start between any two stores to these: fork()
+ * does not wait for the lock, so that it may be called in a signal handler at any
+ * moment, and who is forking keeps nobody from getting a handle.
  */
 static struct klock *_Atomic free_handles;
 static struct klock *_Atomic fresh, *_Atomic fresh_end;
@@ -46,9 +48,9 @@ static struct klock *new_handle(struct klock_space *space)
 {
 	struct klock *lock;
 
-	klock__enter();
+	klock__lock(&klock__process->handles_lock);
 	lock = get_handle();
-	klock__leave();
+	klock__unlock(&klock__process->handles_lock);
 	if (lock)
 		klock__rest(lock)->space = space;
 	return lock;
@@ -149,12 +151,12 @@ void klock_put(struct klock *lock)
 {
 	if (!lock)
 		return;
-	klock__enter();
+	klock__lock(&klock__process->handles_lock);
 	atomic_store_explicit(&lock->word, NULL, memory_order_relaxed);
 	atomic_store_explicit(&lock->spin, 0, memory_order_relaxed);
 	klock__rest(lock)->next = free_handles;
 	free_handles = lock;
-	klock__leave();
+	klock__unlock(&klock__process->handles_lock);
 }
 
 uint32_t klock_id(const struct klock *lock)
