@@ -1671,6 +1671,36 @@ TEST(handles_do_not_wait_for_fork)
 	EXPECT_EQ(0, klock_space_remove(name, 0));
 }
 
+/*
+ * A child closed what it had inherited and opened another space, which got the same
+ * numbers.  To a child of that child they are not those of the first space.
+ */
+TEST_F(children, grandchild_takes_no_other_space_for_its_own)
+{
+	char name[KLOCK_NAME_SIZE];
+	struct klock_space *other;
+	pid_t pid = spawn();
+
+	snprintf(name, sizeof(name), "other-%d", getpid());
+	if (pid == 0) {
+		CHECK(!syscall(SYS_close_range, 3, ~0U, 0));
+		other = make_space(name, CAPACITY, 0);
+		pid = fork();
+		CHECK(pid >= 0);
+		if (pid == 0) {
+			CHECK(klock_trylock(self->lock) == -EBADF);
+			klock_space_close(other);
+			_exit(0);
+		}
+		CHECK(reap(pid) == 0);
+		klock_space_close(other);
+		CHECK(!klock_space_remove(name, 0));
+		_exit(0);
+	}
+	EXPECT_EQ(0, reap(pid));
+	EXPECT_EQ(0, klock_unlock(self->lock));
+}
+
 #endif /* __SANITIZE_THREAD__ */
 
 /* -------------------------------------------------------------------------------- threads */

@@ -155,13 +155,15 @@ void klock__del(struct klock_space *space)
 	prev->next = space->next;
 }
 
-/* Whether it is the space descriptor of a space that this process has attached. */
-int klock__has_space_fd(int space_fd)
+/*
+ * A new space descriptor: another space that has inherited the number has lost its
+ * own, in this process and, which must not forget that, in its children.
+ */
+void klock__forget_space_fd(int space_fd)
 {
-	const struct klock_space *space;
+	struct klock_space *space;
 
 	for (space = spaces; space; space = space->next)
-		if (klock__is_attached(space) && space->space_fd == space_fd)
-			return 1;
-	return 0;
+		if (space->space_fd == space_fd)
+			space->space_fd = -1;
 }

@@ -101,7 +101,7 @@ void klock__enter(void);
 void klock__leave(void);
 void klock__add(struct klock_space *space);
 void klock__del(struct klock_space *space);
-int klock__has_space_fd(int space_fd);
+void klock__forget_space_fd(int space_fd);
 
 /* space.c */
 int klock__reattach(struct klock_space *space);

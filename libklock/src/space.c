@@ -145,6 +145,7 @@ static int connect_space(struct klock_space *space, struct klock_ioc_attach *att
 	space->dev = st.st_dev;
 	space->ino = st.st_ino;
 	space->fd = fd;
+	klock__forget_space_fd(ret);
 	space->space_fd = ret;
 	/* A space that cannot be mapped, for whatever reason, is used by ioctls. */
 	space->words = space->by_ioctl ? NULL : klock__mmap(ret);
@@ -172,7 +173,7 @@ int klock__reattach(struct klock_space *space)
 	klock__enter();
 	if (!klock__is_attached(space)) {
 		attach.space_fd = space->space_fd;
-		ret = klock__has_space_fd(attach.space_fd) ? -EBADF : connect_space(space, &attach);
+		ret = connect_space(space, &attach);
 		if (!ret)
 			klock__close(attach.space_fd);
 	}
