@@ -57,9 +57,9 @@
  * waits, is one compare-and-swap each, but for a thread's first call.  A thread that
  * finds a lock held spins for some microseconds at most before it sleeps.  With
  * KLOCK_NO_FASTPATH, KLOCK_ERRORCHECK or KLOCK_READONLY, in other spaces, for 32-bit
- * programs, where mapping is not possible, and beyond 255 open spaces, each is an
- * ioctl.  Both ways may be mixed on the same lock.  Who maps a space may not write
- * into it by accident: a word that names a live client is taken for its lock.
+ * programs, and where mapping is not possible, each is an ioctl.  Both ways may be
+ * mixed on the same lock.  Who maps a space may not write into it by accident: a word
+ * that names a live client is taken for its lock.
  *
  * Errors.  What may be called on a space or a handle also fails with
  *	-EACCES	the space was opened with KLOCK_READONLY, and the call does more
