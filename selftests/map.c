@@ -6,6 +6,8 @@
  */
 #include "klock_test.h"
 
+#include <limits.h>
+#include <sched.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -633,7 +635,7 @@ TEST_F(map, died_in_trylock)
 	kill_at_each(_metadata, self, &w, 0);
 }
 
-/* It asks who it is, and on how many processors. */
+/* It asks who it is, and on how many processors it may run. */
 TEST_F_TIMEOUT(map, died_in_the_first_lock, 60)
 {
 	struct walk w = { .call = klock_lock };
@@ -697,6 +699,154 @@ TEST_F_TIMEOUT(map, died_in_unlock_with_a_waiter, 60)
 TEST_F_TIMEOUT(map, died_in_unlock_with_two_waiters, 60)
 {
 	kill_with_waiters(_metadata, self, 2);
+}
+
+/* ---------------------------------------------------------------- how long a thread spins */
+
+static const struct timespec past = { .tv_nsec = 1 };
+
+/* From now on the caller runs on no other processor. */
+static int stay_here(void)
+{
+	cpu_set_t here;
+
+	CPU_ZERO(&here);
+	CPU_SET(sched_getcpu(), &here);
+	return sched_setaffinity(0, sizeof(here), &here);
+}
+
+/* A child that asks for the lock, and does not wait for it, again and again: stopped before. */
+static pid_t begin_to_ask(const char *name, bool one_cpu)
+{
+	pid_t pid = spawn();
+	int status;
+
+	if (pid == 0) {
+		struct klock_space *space;
+		struct klock *lock;
+
+		if (one_cpu)
+			CHECK(stay_here() == 0);
+		space = join_space(name, 0);
+		lock = get_lock(space, 5);
+		CHECK(use(get_lock(space, 6)));
+		CHECK(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0);
+		for (;;) {
+			__asm__ volatile("int3");
+			if (klock_lock_until(lock, CLOCK_MONOTONIC, &past) >= 0)
+				CHECK(klock_unlock(lock) == 0);
+		}
+	}
+	return waitpid(pid, &status, 0) == pid && WIFSTOPPED(status) ? pid : -1;
+}
+
+static bool step(pid_t pid)
+{
+	int status;
+
+	return ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) == 0 &&
+	       waitpid(pid, &status, 0) == pid && WIFSTOPPED(status) &&
+	       WSTOPSIG(status) == SIGTRAP;
+}
+
+/* How often it pauses when it asks once; if it ever asks @free_at times, the lock is free then. */
+static unsigned int count_pauses(pid_t pid, word_t *word, unsigned int free_at)
+{
+	unsigned int pauses = 0;
+	long text = 0;
+
+	while ((text & 0xff) != 0xcc) {
+		/* f3 90 is pause, cc the int3. */
+		text = ptrace(PTRACE_PEEKTEXT, pid, regs_of(pid).rip, NULL);
+		if ((text & 0xffff) == 0x90f3 && ++pauses == free_at)
+			*word = 0;
+		if (!step(pid))
+			return UINT_MAX;
+	}
+	return pauses;
+}
+
+/* Of who finds spinning worth it, the pauses of one who is disappointed then. */
+static unsigned int spin_with_success(pid_t pid, word_t *word, unsigned int pauses, int times,
+				      uint64_t holder)
+{
+	for (int i = 0; i < times; i++) {
+		*word = holder;
+		if (count_pauses(pid, word, pauses) != pauses || *word)
+			return 0;
+	}
+	*word = holder;
+	return count_pauses(pid, word, 0);
+}
+
+TEST_F_TIMEOUT(map, spinning_is_learned, 60)
+{
+	pid_t pid = begin_to_ask(self->name, false);
+	uint64_t holder = who(&self->me);
+	word_t *word = &self->me.words[5];
+	unsigned int afresh, much, i;
+
+	ASSERT_LT(0, pid);
+	*word = holder;
+	afresh = count_pauses(pid, word, 0);
+	ASSERT_LT(1, afresh);
+	EXPECT_EQ(afresh, count_pauses(pid, word, 0));
+	much = spin_with_success(pid, word, afresh - 1, 10, holder);
+	TH_LOG("%u pauses afresh, %u when they have been worth it", afresh, much);
+	EXPECT_LT(afresh, much);
+	for (i = 0; i < 10; i++)
+		EXPECT_GE(much, count_pauses(pid, word, 0));
+	EXPECT_EQ(afresh, count_pauses(pid, word, 0));
+	EXPECT_EQ(-SIGKILL, slay(pid));
+	*word = 0;
+}
+
+/* Each time a quarter longer, so that it would learn to spin for ever. */
+TEST_F_TIMEOUT(map, spinning_has_a_bound, 60)
+{
+	pid_t pid = begin_to_ask(self->name, false);
+	unsigned int pauses, free_at = 10;
+	word_t *word = &self->me.words[5];
+
+	ASSERT_LT(0, pid);
+	do {
+		free_at += free_at / 4;
+		*word = who(&self->me);
+		pauses = count_pauses(pid, word, free_at);
+	} while (pauses == free_at && free_at < 10000);
+	TH_LOG("%u pauses at most", pauses);
+	EXPECT_GE(1000, pauses);
+	EXPECT_LT(200, pauses);
+	EXPECT_EQ(-SIGKILL, slay(pid));
+	*word = 0;
+}
+
+TEST_F(map, nobody_spins_on_one_processor)
+{
+	pid_t pid = begin_to_ask(self->name, true);
+	word_t *word = &self->me.words[5];
+
+	ASSERT_LT(0, pid);
+	*word = who(&self->me);
+	EXPECT_EQ(0, count_pauses(pid, word, 0));
+	EXPECT_EQ(-SIGKILL, slay(pid));
+	*word = 0;
+}
+
+/* A dead one, and nobody: only the kernel can help. */
+TEST_F(map, nobody_spins_for_who_cannot_run)
+{
+	const uint64_t nobodys[] = { KLOCK_WORD_DIED, KLOCK_WORD_WAITERS, KLOCK_WORD_NONE };
+	pid_t pid = begin_to_ask(self->name, false);
+	word_t *word = &self->me.words[5];
+
+	ASSERT_LT(0, pid);
+	for (unsigned int i = 0; i < ARRAY_SIZE(nobodys); i++) {
+		*word = nobodys[i];
+		EXPECT_EQ(0, count_pauses(pid, word, 0)) TH_LOG("pattern %u", i);
+	}
+	EXPECT_EQ(-SIGKILL, slay(pid));
+	*word = 0;
 }
 
 #endif

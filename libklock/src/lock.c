@@ -11,9 +11,12 @@
 
 #define NSEC_PER_SEC 1000000000
 
-/* A lock costs one attempt in vain at least; so many spins are still cheaper than a system call. */
-#define SPIN_MIN	8
-#define SPIN_MAX	200
+/*
+ * How often to pause at least, so that it is found out again when spinning is worth
+ * it: some µs, as a sleep and a wake-up take.  And at most: some tens of them.
+ */
+#define SPIN_MIN	100
+#define SPIN_MAX	1000
 
 /*
  * The word of a lock, if it is mapped.  A word that is 0 may be swapped to the
@@ -51,16 +54,16 @@ static inline bool take_fast(const struct klock *lock)
 	return word && klock__tid && take_free(word, me_of(lock));
 }
 
-static bool may_spin(void)
-{
-	static atomic_int cpus = -1;
-	int n = atomic_load_explicit(&cpus, memory_order_relaxed);
+/*
+ * Whether the calling thread may run on more than one processor, as it was at its
+ * first call, which is when the thread asks who it is, too.
+ */
+static _Thread_local bool has_cpus __attribute__((tls_model("initial-exec")));
 
-	if (n < 0) {
-		n = klock__cpus();
-		atomic_store_explicit(&cpus, n, memory_order_relaxed);
-	}
-	return n != 1;
+static void meet_thread(void)
+{
+	klock__tid = klock__gettid();
+	has_cpus = klock__cpus() != 1;
 }
 
 static inline void pause_cpu(void)
@@ -113,11 +116,11 @@ static __attribute__((noinline)) int take(struct klock *lock, uint32_t flags, ui
 	if (fd < 0)
 		return fd;
 	if (!klock__tid)
-		klock__tid = klock__gettid();
+		meet_thread();
 	if (!word_of(lock))
 		klock__map_handle(lock);
 	word = word_of(lock);
-	if (word && !(flags & KLOCK_LOCK_TRY) && may_spin() && spin(lock, word))
+	if (word && !(flags & KLOCK_LOCK_TRY) && has_cpus && spin(lock, word))
 		return 0;
 	return klock__ioctl(fd, KLOCK_IOC_LOCK, &take);
 }
