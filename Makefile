@@ -9,6 +9,7 @@
 #   make check     builds, lints and tests everything in VMs
 #   make vm CMD='...'   runs a command in a VM (selftests/vm/run exits with its very
 #                  status, make with 2 when that is not 0); without CMD: a shell
+#   make torture   selftests/torture.c in a VM for TIME= seconds, with SEED= the same again
 #   make bench     the benchmarks, in a VM; QUICK=1: in 90 s
 #   make bench-doc, bench-baseline   renew what depends on them
 #   make install   all of it, honouring DESTDIR and PREFIX
@@ -69,6 +70,15 @@ vm: export KLOCK_VM_CMD = $(value CMD)
 vm:
 	@$(VM)/run "$$KLOCK_VM_CMD"
 
+# Beside TIME, a debug kernel that is emulated needs some to boot.
+torture: TIME ?= 600
+torture: library
+	@$(VM)/install gcc libc6-dev
+	@mkdir -p build/selftests
+	@$(MAKE) -C selftests OUTPUT=$(CURDIR)/build/selftests $(CURDIR)/build/selftests/torture
+	@PROGRAMS=build/selftests/torture TIMEOUT=$$(($(TIME) + 900)) $(VM)/run \
+		'./torture --seconds $(TIME) $(SEED:%=--seed %)'
+
 bench:
 	@$(BENCH)/run
 	@$(BENCH)/report build/bench/results.json build/bench
@@ -99,8 +109,9 @@ USER_RULES := PREFER_KERNEL_TYPES,BIT_MACRO,ARRAY_SIZE,PREFER_DEFINED_ATTRIBUTE_
 	      VOLATILE,MACRO_ARG_REUSE
 # The one file that may ask for the kernel's version
 COMPAT_RULES := LINUX_VERSION_CODE,CONSTANT_COMPARISON
-# FIXTURE_DATA(x) *self is no product, and EXPECT_EQ() takes a block.
-TEST_RULES := $(USER_RULES),SPACING,BRACES
+# FIXTURE_DATA(x) *self is no product, EXPECT_EQ() takes a block, and a check in a
+# macro may return.
+TEST_RULES := $(USER_RULES),SPACING,BRACES,MACRO_WITH_FLOW_CONTROL
 
 stamps := $(kernel_c:%=build/lint/%.checkpatch) $(user_c:%=build/lint/%.checkpatch) \
 	  $(patsubst %,build/lint/%.cppcheck,$(filter-out uapi/%,$(filter %.c,$(user_c)))) \
@@ -144,4 +155,4 @@ clean:
 		selftests/library_tsan selftests/first
 	$(MAKE) -C libklock clean
 
-.PHONY: all module library programs demo check vm bench bench-doc bench-baseline install lint lint-packages lint-files clean
+.PHONY: all module library programs demo check vm torture bench bench-doc bench-baseline install lint lint-packages lint-files clean
