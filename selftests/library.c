@@ -1741,7 +1741,8 @@ struct worker {
 	struct klock_space *space;
 	struct klock *lock;
 	const char *name;
-	atomic_int *counter;	/* not counted up atomically */
+	int *guarded;		/* by a lock of one client, and by nothing else */
+	atomic_int *counter;	/* by several clients' lock; not counted up atomically */
 	int failed;		/* line */
 };
 
@@ -1792,7 +1793,7 @@ static void *share_handle(void *arg)
 		ret = i % 3 ? klock_lock(worker->lock) :
 			      klock_lock_until(worker->lock, CLOCK_MONOTONIC, &deadline);
 		MUST(ret == 0);
-		count_up(worker->counter);
+		++*worker->guarded;
 		MUST(klock_unlock(worker->lock) == 0);
 	}
 	return NULL;
@@ -1800,11 +1801,11 @@ static void *share_handle(void *arg)
 
 TEST_F_TIMEOUT(threads, share_a_handle, 120)
 {
-	atomic_int counter = 0;
-	struct worker common = { .lock = self->lock, .counter = &counter };
+	int guarded = 0;
+	struct worker common = { .lock = self->lock, .guarded = &guarded };
 
 	EXPECT_EQ(0, run_workers(share_handle, &common));
-	EXPECT_EQ(THREADS * ROUNDS, counter);
+	EXPECT_EQ(THREADS * ROUNDS, guarded);
 }
 
 static void *use_all(void *arg)
@@ -1823,7 +1824,7 @@ static void *use_all(void *arg)
 		MUST(klock_status(same, status) == 0);
 		MUST(status[0].flags == (KLOCK_ALLOCATED | KLOCK_HELD | KLOCK_MINE));
 		MUST(klock_lock(common) == 0);
-		count_up(worker->counter);
+		++*worker->guarded;
 		MUST(klock_unlock(common) == 0);
 		MUST(klock_unlock(same) == 0);
 		MUST(klock_list(worker->space, 0, status, 2 * THREADS) >= 1);
@@ -1839,12 +1840,12 @@ static void *use_all(void *arg)
 
 TEST_F_TIMEOUT(threads, share_a_space, 120)
 {
-	atomic_int counter = 0;
-	struct worker common = { .space = self->space, .lock = self->lock, .counter = &counter };
+	int guarded = 0;
+	struct worker common = { .space = self->space, .lock = self->lock, .guarded = &guarded };
 	struct klock_space_info info;
 
 	EXPECT_EQ(0, run_workers(use_all, &common));
-	EXPECT_EQ(THREADS * ROUNDS, counter);
+	EXPECT_EQ(THREADS * ROUNDS, guarded);
 	ASSERT_EQ(0, klock_space_info(self->space, &info));
 	EXPECT_EQ(1, info.allocated);
 	EXPECT_EQ(0, info.held);

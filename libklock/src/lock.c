@@ -46,6 +46,41 @@ static inline uint64_t me_of(const struct klock *lock)
 	return (uint64_t)klock__tid << KLOCK_WORD_TID_SHIFT | token_of(lock);
 }
 
+/*
+ * What the kernel orders, ThreadSanitizer is told: whoever took the lock there comes
+ * after whoever gave it up, there or here.
+ */
+#ifdef __SANITIZE_THREAD__
+#include <sanitizer/tsan_interface.h>
+
+static void *order_of(const struct klock *lock)
+{
+	_Atomic uint64_t *word = word_of(lock);
+
+	return word ? (void *)word : klock__rest(lock)->space;
+}
+
+static void kernel_took(const struct klock *lock)
+{
+	__tsan_acquire(order_of(lock));
+}
+
+static void kernel_gives(const struct klock *lock)
+{
+	__tsan_release(order_of(lock));
+}
+#else
+static inline void kernel_took(const struct klock *lock)
+{
+	(void)lock;
+}
+
+static inline void kernel_gives(const struct klock *lock)
+{
+	(void)lock;
+}
+#endif
+
 /* The calling thread has asked for its number, and the lock is mapped and free. */
 static inline bool take_fast(const struct klock *lock)
 {
@@ -112,6 +147,7 @@ static __attribute__((noinline)) int take(struct klock *lock, uint32_t flags, ui
 	struct klock_ioc_lock take = { .id = klock_id(lock), .flags = flags, .deadline = deadline };
 	int fd = klock__fd(klock__rest(lock)->space);
 	_Atomic uint64_t *word;
+	int ret;
 
 	if (fd < 0)
 		return fd;
@@ -122,7 +158,10 @@ static __attribute__((noinline)) int take(struct klock *lock, uint32_t flags, ui
 	word = word_of(lock);
 	if (word && !(flags & KLOCK_LOCK_TRY) && has_cpus && spin(lock, word))
 		return 0;
-	return klock__ioctl(fd, KLOCK_IOC_LOCK, &take);
+	ret = klock__ioctl(fd, KLOCK_IOC_LOCK, &take);
+	if (ret >= 0)
+		kernel_took(lock);
+	return ret;
 }
 
 /* In ns; what is before or after all that the kernel knows is the first or the last of it. */
@@ -162,6 +201,7 @@ static __attribute__((noinline)) int give(struct klock *lock)
 {
 	struct klock_ioc_id unlock = { .id = klock_id(lock) };
 
+	kernel_gives(lock);
 	return klock__call(klock__rest(lock)->space, KLOCK_IOC_UNLOCK, &unlock);
 }
 
