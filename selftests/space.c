@@ -1677,14 +1677,18 @@ TEST_F(space, remove_by_force)
 	EXPECT_EQ(0, info_of(fd).held);
 }
 
-/* Waiters of a space that is removed are ESTALE, and the holder is not disturbed. */
+/*
+ * Waiters of a space that is removed are ESTALE, and the holder is not disturbed.
+ * They are woken: in a space that nobody may map they do not look by themselves.
+ */
 TEST_F(space, remove_with_waiters)
 {
-	int fd = raw_attach(self->name, KLOCK_ATTACH_CREATE, 8);
+	struct klock_space *space = make_space(self->name, 8, KLOCK_NO_FASTPATH);
 	struct agent agents[4];
-	int fds[4];
+	int fds[4], fd;
 
-	ASSERT_LE(0, fd);
+	ASSERT_NE(NULL, space);
+	fd = klock_space_fd(space);
 	EXPECT_EQ(0, raw_lock(fd, 0, 0, 0));
 	EXPECT_EQ(0, raw_lock(fd, 7, 0, 0));
 	for (unsigned int i = 0; i < 4; i++) {
@@ -1705,6 +1709,7 @@ TEST_F(space, remove_with_waiters)
 	for (int i = 0; i < 4; i++) {
 		EXPECT_EQ(-ESTALE, lock_by(&agents[i], fds[i], i < 2 ? 0 : 7, KLOCK_LOCK_TRY));
 	}
+	klock_space_close(space);
 }
 
 /* The name is free at once: the new space has nothing of the old one. */

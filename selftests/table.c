@@ -321,10 +321,9 @@ TEST_F(table, retrieve_at_and_above_the_capacity_is_einval)
 	}
 }
 
-TEST_F(table, the_kernel_refuses_ids_at_and_above_the_capacity)
+static void refuses(struct __test_metadata *_metadata, int fd, uint32_t capacity)
 {
-	const uint32_t ids[] = IDS_ABOVE(CAPACITY);
-	int fd = klock_space_fd(self->space);
+	const uint32_t ids[] = IDS_ABOVE(capacity);
 
 	for (size_t i = 0; i < ARRAY_SIZE(ids); i++) {
 		struct klock_ioc_id id = { .id = ids[i] };
@@ -340,6 +339,22 @@ TEST_F(table, the_kernel_refuses_ids_at_and_above_the_capacity)
 		EXPECT_EQ(-EINVAL, raw_ioctl(fd, KLOCK_IOC_FREE, &id));
 		EXPECT_EQ(-EINVAL, raw_ioctl(fd, KLOCK_IOC_ALLOCATE, &want));
 	}
+}
+
+/* Also where the table ends with its last page, so that there is no word there. */
+TEST_F(table, the_kernel_refuses_ids_at_and_above_the_capacity)
+{
+	uint32_t page = sysconf(_SC_PAGESIZE) / sizeof(uint64_t);
+	char name[KLOCK_NAME_SIZE];
+	struct klock_space *space;
+
+	refuses(_metadata, klock_space_fd(self->space), CAPACITY);
+	snprintf(name, sizeof(name), "pages-%d", getpid());
+	space = make_space(name, 2 * page, variant->flags);
+	ASSERT_NE(NULL, space);
+	refuses(_metadata, klock_space_fd(space), 2 * page);
+	klock_space_close(space);
+	EXPECT_EQ(0, klock_space_remove(name, 0));
 }
 
 TEST_F(table, must_exist_asks_whether_the_id_is_allocated)
