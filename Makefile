@@ -10,6 +10,7 @@
 #   make vm CMD='...'   runs a command in a VM (selftests/vm/run exits with its very
 #                  status, make with 2 when that is not 0); without CMD: a shell
 #   make torture   selftests/torture.c in a VM for TIME= seconds, with SEED= the same again
+#   make mutate    bugs, one after the other, and whether the tests see each
 #   make bench     the benchmarks, in a VM; QUICK=1: in 90 s
 #   make bench-doc, bench-baseline   renew what depends on them
 #   make install   all of it, honouring DESTDIR and PREFIX
@@ -79,6 +80,9 @@ torture: library
 	@PROGRAMS=build/selftests/torture TIMEOUT=$$(($(TIME) + 900)) $(VM)/run \
 		'./torture --seconds $(TIME) $(SEED:%=--seed %)'
 
+mutate:
+	@selftests/mutate/run
+
 bench:
 	@$(BENCH)/run
 	@$(BENCH)/report build/bench/results.json build/bench
@@ -101,7 +105,8 @@ install: all
 # against.  kernel_c is held to the kernel's rules in full.
 kernel_c := $(filter-out %.mod.c,$(wildcard kmod/*.[ch]))
 user_c := $(wildcard uapi/linux/*.h libklock/*/*.[ch] selftests/*.[ch] selftests/bench/*.c)
-scripts := $(wildcard $(VM)/* selftests/*.sh .ci/*) $(addprefix $(BENCH)/,run report guard) selftests/model/check
+scripts := $(wildcard $(VM)/* selftests/*.sh .ci/*) $(addprefix $(BENCH)/,run report guard) selftests/model/check \
+	   selftests/mutate/run
 
 # What is for the kernel alone: its types and macros, and that C11 has names like
 # _Atomic; volatile has its use in signal handlers; macros of types reuse arguments.
@@ -155,4 +160,4 @@ clean:
 		selftests/library_tsan selftests/first
 	$(MAKE) -C libklock clean
 
-.PHONY: all module library programs demo check vm torture bench bench-doc bench-baseline install lint lint-packages lint-files clean
+.PHONY: all module library programs demo check vm torture mutate bench bench-doc bench-baseline install lint lint-packages lint-files clean
