@@ -105,8 +105,8 @@ install: all
 # against.  kernel_c is held to the kernel's rules in full.
 kernel_c := $(filter-out %.mod.c,$(wildcard kmod/*.[ch]))
 user_c := $(wildcard uapi/linux/*.h libklock/*/*.[ch] selftests/*.[ch] selftests/bench/*.c)
-scripts := $(wildcard $(VM)/* selftests/*.sh .ci/*) $(addprefix $(BENCH)/,run report guard) selftests/model/check \
-	   selftests/mutate/run
+scripts := $(filter-out %.config,$(wildcard $(VM)/*)) $(wildcard selftests/*.sh .ci/*) \
+	   $(addprefix $(BENCH)/,run report guard) selftests/model/check selftests/mutate/run
 
 # What is for the kernel alone: its types and macros, and that C11 has names like
 # _Atomic; volatile has its use in signal handlers; macros of types reuse arguments.

@@ -33,8 +33,11 @@
 #define NSEC_PER_MSEC	1000000ULL
 #define NSEC_PER_SEC	1000000000ULL
 
-/* How long a state may take to come, in ms: far above the need, below the harness's limit. */
-#define PATIENCE_MS	20000
+/*
+ * How long a state may take to come, in ms: far above the need, below the harness's limit.
+ * All limits grow by how much slower than others the kernel is; vm/run knows.
+ */
+#define PATIENCE_MS	(20000 * slowness())
 
 #define POISON(x)	memset(&(x), 0xa5, sizeof(x))
 
@@ -56,6 +59,33 @@
 		nap();							\
 	__met;								\
 })
+
+static inline int slowness(void)
+{
+	const char *factor = getenv("KLOCK_SLOW");
+
+	return factor ? atoi(factor) : 1;
+}
+
+/* How often a race is run: less often where each takes longer. */
+static inline int fewer(int rounds)
+{
+	return rounds / slowness();
+}
+
+/* The harness's own, with its limits. */
+static inline int run_tests(int argc, char **argv)
+{
+	struct __fixture_metadata *fixture;
+	struct __test_metadata *test;
+
+	for (fixture = __fixture_list; fixture; fixture = fixture->next)
+		for (test = fixture->tests; test; test = test->next)
+			test->timeout *= slowness();
+	return test_harness_run(argc, argv);
+}
+
+#define test_harness_run run_tests
 
 static inline uint64_t now_ns(clockid_t clock)
 {

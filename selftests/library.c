@@ -1615,7 +1615,7 @@ TEST_F_TIMEOUT(children, fork_among_busy_threads, 120)
 		/* A thread that finds the lock held by its own client waits in both modes. */
 		ASSERT_EQ(0, pthread_create(&visitor[i].thread, NULL, keep_visiting, &visitor[i]));
 	}
-	for (i = 0; i < 100; i++) {
+	for (i = 0; i < fewer(100); i++) {
 		pid = fork();
 		ASSERT_GE(pid, 0);
 		if (pid == 0)
@@ -1706,7 +1706,7 @@ TEST_F(children, grandchild_takes_no_other_space_for_its_own)
 /* -------------------------------------------------------------------------------- threads */
 
 #define THREADS 8
-#define ROUNDS 300
+#define ROUNDS fewer(300)
 
 FIXTURE(threads) {
 	char name[KLOCK_NAME_SIZE];

@@ -640,7 +640,7 @@ static pid_t start_worker(const char *name, unsigned int flags, struct counter *
 TEST_F_TIMEOUT(lock, a_counter_survives_8_processes_and_their_killer, 120)
 {
 	const char *wanted = getenv("KLOCK_INCREMENTS");
-	uint64_t increments = wanted ? strtoull(wanted, NULL, 0) : 20000;
+	uint64_t increments = wanted ? strtoull(wanted, NULL, 0) : (uint64_t)fewer(20000);
 	uint64_t step = WORKERS * increments / 150 + 1, next = step;
 	struct counter *counter = shared(sizeof(*counter));
 	uint64_t start = now_ns(CLOCK_MONOTONIC), sum = 0;

@@ -904,7 +904,7 @@ static void close_at_once(struct __test_metadata *_metadata, struct stage *stage
 
 TEST_F_TIMEOUT(cycle, of_2_closed_at_once, 60)
 {
-	unsigned int rounds = variant->kind == PROCESS ? 100 : 300;
+	unsigned int rounds = fewer(variant->kind == PROCESS ? 100 : 300);
 
 	close_at_once(_metadata, &self->stage, variant->kind, 2, rounds);
 }
@@ -919,7 +919,7 @@ TEST_F_TIMEOUT(cycle, of_40_closed_at_once, 60)
 	close_at_once(_metadata, &self->stage, variant->kind, 40, 5);
 }
 
-#define ROUNDS	2000
+#define ROUNDS	fewer(2000)
 #define SKEW	100	/* turns by which one of two is at most late */
 
 /* Meets the other actor, as the last of @n that ever came to the gate. */

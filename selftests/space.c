@@ -1831,7 +1831,7 @@ TEST_F(space, holder_of_a_removed_space_dies)
  * returned, or when its name has led somebody to the next one.  From then on no
  * lock of it may be taken; and in each world one at a time has the common one.
  */
-#define ROUNDS	200
+#define ROUNDS	fewer(200)
 #define SLOTS	(1U << 24)	/* by generation; so many that two worlds do not meet */
 
 struct worlds {

@@ -827,7 +827,7 @@ TEST_F_TIMEOUT(wait, barging_is_bounded, 120)
 /* How the first of three waiters leaves at the moment at which the lock is released. */
 enum leave { DEADLINE, SIGNAL, STOP, KILL };
 
-#define STEP_NS		20000
+#define STEP_NS		(20000 * slowness())
 
 struct racer {
 	sem_t go, done;
@@ -947,7 +947,10 @@ static bool line_up(SELF *self, struct race *race)
 	sem_post(&racer[1].go);
 	sem_post(&racer[2].go);
 	all = all && queued(self->lock, 3, end);
-	race->lead = all ? race->lead - race->lead / 32 : race->lead + race->lead / 2;
+	if (all)
+		race->lead -= race->lead / 32;
+	else if (now_ns(CLOCK_MONOTONIC) >= end)	/* nobody had it */
+		race->lead += race->lead / 2;
 	return all;
 }
 
@@ -1065,6 +1068,7 @@ static void race_to_leave(struct __test_metadata *_metadata, SELF *self, enum le
 
 	race->how = how;
 	race->lead = 2 * NSEC_PER_MSEC;
+	rounds = fewer(rounds);
 	for (i = 0; i < 3; i++)
 		start_racer(_metadata, self, race, &race->racer[i]);
 	/* Step by step to where it is a near thing: earlier if it left, later if not. */
