@@ -779,7 +779,7 @@ static unsigned int spin_with_success(pid_t pid, word_t *word, unsigned int paus
 	return count_pauses(pid, word, 0);
 }
 
-TEST_F_TIMEOUT(map, spinning_is_learned, 60)
+TEST_F_TIMEOUT(map, spinning_is_learned, 200)
 {
 	pid_t pid = begin_to_ask(self->name, false);
 	uint64_t holder = who(&self->me);
@@ -791,7 +791,7 @@ TEST_F_TIMEOUT(map, spinning_is_learned, 60)
 	afresh = count_pauses(pid, word, 0);
 	ASSERT_LT(1, afresh);
 	EXPECT_EQ(afresh, count_pauses(pid, word, 0));
-	much = spin_with_success(pid, word, afresh - 1, 10, holder);
+	much = spin_with_success(pid, word, afresh - 1, 5, holder);
 	TH_LOG("%u pauses afresh, %u when they have been worth it", afresh, much);
 	EXPECT_LT(afresh, much);
 	for (i = 0; i < 10; i++)
@@ -802,7 +802,7 @@ TEST_F_TIMEOUT(map, spinning_is_learned, 60)
 }
 
 /* Each time a quarter longer, so that it would learn to spin for ever. */
-TEST_F_TIMEOUT(map, spinning_has_a_bound, 60)
+TEST_F_TIMEOUT(map, spinning_has_a_bound, 200)
 {
 	pid_t pid = begin_to_ask(self->name, false);
 	unsigned int pauses, free_at = 10;
