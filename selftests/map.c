@@ -590,6 +590,12 @@ static bool run_to(struct walk *w, unsigned long rip)
 	       go_on(w, PTRACE_CONT) && regs_of(w->pid).rip == rip + 1;
 }
 
+/* The next one to be killed at; each takes long where the kernel is slow. */
+static unsigned int after(unsigned int i)
+{
+	return i ? i + slowness() : 1;
+}
+
 /* Kills it before each instruction of the call, and after the last one. */
 static void kill_at_each(struct __test_metadata *_metadata, SELF *self, struct walk *w,
 			 unsigned int system_calls)
@@ -598,7 +604,7 @@ static void kill_at_each(struct __test_metadata *_metadata, SELF *self, struct w
 	unsigned int i, held = 0;
 
 	w->name = self->name;
-	for (i = 0; i <= w->n; i++) {
+	for (i = 0; i <= w->n; i = after(i)) {
 		bool is_held;
 
 		w->held = contended;
@@ -665,7 +671,7 @@ static void kill_with_waiters(struct __test_metadata *_metadata, SELF *self, int
 	};
 	unsigned int i, named = 0;
 
-	for (i = 0; i <= w.n; i++) {
+	for (i = 0; i <= w.n; i = after(i)) {
 		bool is_named;
 		uint32_t token;
 		pid_t pid[2];
@@ -740,30 +746,57 @@ static pid_t begin_to_ask(const char *name, bool one_cpu)
 	return waitpid(pid, &status, 0) == pid && WIFSTOPPED(status) ? pid : -1;
 }
 
-static bool step(pid_t pid)
+/* To its next stop, by PTRACE_SINGLESTEP or PTRACE_CONT. */
+static bool resume(pid_t pid, int request)
 {
 	int status;
 
-	return ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) == 0 &&
+	return ptrace(request, pid, NULL, NULL) == 0 &&
 	       waitpid(pid, &status, 0) == pid && WIFSTOPPED(status) &&
 	       WSTOPSIG(status) == SIGTRAP;
 }
 
-/* How often it pauses when it asks once; if it ever asks @free_at times, the lock is free then. */
+/*
+ * How often it pauses when it asks once, step by step.  Each pause that it comes to is made
+ * a breakpoint: f3 90 is pause, cc 90 are int3 and nop.
+ */
+static unsigned int find_pauses(pid_t pid)
+{
+	unsigned long rip = regs_of(pid).rip;
+	const unsigned long start = rip;
+	unsigned int pauses = 0;
+	long text;
+
+	do {
+		text = ptrace(PTRACE_PEEKTEXT, pid, rip, NULL);
+		if ((text & 0xffff) == 0x90f3) {
+			text = (text & ~0xffL) | 0xcc;
+			ptrace(PTRACE_POKETEXT, pid, rip, text);
+		}
+		pauses += (text & 0xffff) == 0x90cc;
+		if (!resume(pid, PTRACE_SINGLESTEP))
+			return UINT_MAX;
+		rip = regs_of(pid).rip;
+	} while (rip != start);
+	return pauses;
+}
+
+/*
+ * The same, of one whose pauses were found; if it ever pauses @free_at times, the lock is
+ * free then.
+ */
 static unsigned int count_pauses(pid_t pid, word_t *word, unsigned int free_at)
 {
+	const unsigned long start = regs_of(pid).rip;
 	unsigned int pauses = 0;
-	long text = 0;
 
-	while ((text & 0xff) != 0xcc) {
-		/* f3 90 is pause, cc the int3. */
-		text = ptrace(PTRACE_PEEKTEXT, pid, regs_of(pid).rip, NULL);
-		if ((text & 0xffff) == 0x90f3 && ++pauses == free_at)
+	while (resume(pid, PTRACE_CONT)) {
+		if (regs_of(pid).rip == start)
+			return pauses;
+		if (++pauses == free_at)
 			*word = 0;
-		if (!step(pid))
-			return UINT_MAX;
 	}
-	return pauses;
+	return UINT_MAX;
 }
 
 /* Of who finds spinning worth it, the pauses of one who is disappointed then. */
@@ -779,7 +812,7 @@ static unsigned int spin_with_success(pid_t pid, word_t *word, unsigned int paus
 	return count_pauses(pid, word, 0);
 }
 
-TEST_F_TIMEOUT(map, spinning_is_learned, 200)
+TEST_F_TIMEOUT(map, spinning_is_learned, 60)
 {
 	pid_t pid = begin_to_ask(self->name, false);
 	uint64_t holder = who(&self->me);
@@ -788,10 +821,10 @@ TEST_F_TIMEOUT(map, spinning_is_learned, 200)
 
 	ASSERT_LT(0, pid);
 	*word = holder;
-	afresh = count_pauses(pid, word, 0);
+	afresh = find_pauses(pid);
 	ASSERT_LT(1, afresh);
 	EXPECT_EQ(afresh, count_pauses(pid, word, 0));
-	much = spin_with_success(pid, word, afresh - 1, 5, holder);
+	much = spin_with_success(pid, word, afresh - 1, 10, holder);
 	TH_LOG("%u pauses afresh, %u when they have been worth it", afresh, much);
 	EXPECT_LT(afresh, much);
 	for (i = 0; i < 10; i++)
@@ -802,13 +835,15 @@ TEST_F_TIMEOUT(map, spinning_is_learned, 200)
 }
 
 /* Each time a quarter longer, so that it would learn to spin for ever. */
-TEST_F_TIMEOUT(map, spinning_has_a_bound, 200)
+TEST_F_TIMEOUT(map, spinning_has_a_bound, 60)
 {
 	pid_t pid = begin_to_ask(self->name, false);
 	unsigned int pauses, free_at = 10;
 	word_t *word = &self->me.words[5];
 
 	ASSERT_LT(0, pid);
+	*word = who(&self->me);
+	ASSERT_LT(1, find_pauses(pid));
 	do {
 		free_at += free_at / 4;
 		*word = who(&self->me);
@@ -828,7 +863,7 @@ TEST_F(map, nobody_spins_on_one_processor)
 
 	ASSERT_LT(0, pid);
 	*word = who(&self->me);
-	EXPECT_EQ(0, count_pauses(pid, word, 0));
+	EXPECT_EQ(0, find_pauses(pid));
 	EXPECT_EQ(-SIGKILL, slay(pid));
 	*word = 0;
 }
@@ -843,7 +878,7 @@ TEST_F(map, nobody_spins_for_who_cannot_run)
 	ASSERT_LT(0, pid);
 	for (unsigned int i = 0; i < ARRAY_SIZE(nobodys); i++) {
 		*word = nobodys[i];
-		EXPECT_EQ(0, count_pauses(pid, word, 0)) TH_LOG("pattern %u", i);
+		EXPECT_EQ(0, find_pauses(pid)) TH_LOG("pattern %u", i);
 	}
 	EXPECT_EQ(-SIGKILL, slay(pid));
 	*word = 0;
