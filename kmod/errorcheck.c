@@ -21,8 +21,14 @@
 
 #include "klock.h"
 
+/*
+ * So many threads a search looks at, at most: it keeps all other errorcheck clients
+ * waiting, whoever they are.
+ */
+#define KLOCK_CHAIN_MAX		1024
+
 static DEFINE_MUTEX(klock_chain_mutex);
-static DEFINE_HASHTABLE(klock_chain, 8);
+static DEFINE_HASHTABLE(klock_chain, 12);
 
 void klock_chain_lock(void)
 {
@@ -86,21 +92,16 @@ static struct klock_waiter *klock_wait_of(const struct pid *thread)
  * search: there is no deadlock, or it will meet the cycle when it waits again.
  *
  * So every circle in the table has such a one in it, unless a word that is mapped
- * was changed while it closed.  Who comes to such a circle from outside sees the
- * same waiter again, of which one is kept in mind for twice as many steps each time
- * (Brent's algorithm).
+ * was changed while it closed, or it is longer than a search.  Who comes to such a
+ * circle from outside goes round in it until the search is over.
  */
 static bool klock_closes_cycle(const struct klock_waiter *waiter)
 {
-	const struct klock_waiter *next = waiter, *seen = NULL;
-	u64 steps, keep = 1;
+	const struct klock_waiter *next = waiter;
 	struct pid *owner;
+	u32 steps;
 
-	for (steps = 1; next != seen; steps++) {
-		if (steps == keep) {
-			seen = next;
-			keep *= 2;
-		}
+	for (steps = 0; steps < KLOCK_CHAIN_MAX; steps++) {
 		owner = klock_owner(next);
 		if (!owner)
 			return false;

@@ -274,7 +274,7 @@ uint32_t klock_id(const struct klock *lock);
  *
  * Errors: -EINVAL (the lock is not below the capacity), -ESTALE (the space was
  * removed), -ENOMEM (nothing to wait with), -EDEADLK (KLOCK_ERRORCHECK only: this
- * thread has it, or a cycle of waiting threads would close).
+ * thread has it, or a cycle of up to 1024 waiting threads would close).
  */
 int klock_lock(struct klock *lock);
 

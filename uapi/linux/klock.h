@@ -292,8 +292,8 @@ struct klock_ioc_id {
  * call is restarted, or fails with EINTR, as sigaction() says.
  *
  * Errors: EBUSY, ETIMEDOUT, EINTR, ENOMEM (nothing to wait with), EDEADLK
- * (errorcheck only: the thread has it already, or a cycle of waiting threads
- * would close; also if @deadline is past), EINVAL (also: @id is not below the
+ * (errorcheck only: the thread has it already, or a cycle of up to 1024 waiting
+ * threads would close; also if @deadline is past), EINVAL (also: @id is not below the
  * capacity), ESTALE (the space was removed).
  */
 struct klock_ioc_lock {
