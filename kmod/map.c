@@ -41,14 +41,14 @@ static vm_fault_t klock_map_fault(struct vm_fault *vmf)
 {
 	struct klock_client *client = vmf->vma->vm_file->private_data;
 	struct klock_space *space = client->space;
+	atomic64_t *words;
 
 	/* Pairs with the release in klock_table_grow(). */
 	if (vmf->pgoff >= smp_load_acquire(&space->nr_pages))
 		return VM_FAULT_SIGBUS;
 	klock_note_page(client, vmf->pgoff);
-	vmf->page = virt_to_page(klock_page_nr(space, vmf->pgoff)->words);
-	get_page(vmf->page);
-	return 0;
+	words = klock_page_nr(space, vmf->pgoff)->words;
+	return vmf_insert_pfn(vmf->vma, vmf->address, page_to_pfn(virt_to_page(words)));
 }
 
 static const struct vm_operations_struct klock_map_ops = {
@@ -57,7 +57,9 @@ static const struct vm_operations_struct klock_map_ops = {
 
 /*
  * VM_IO, for madvise() could undo VM_DONTCOPY otherwise: a child that inherited
- * the mapping would write its parent's token.
+ * the mapping would write its parent's token.  VM_PFNMAP, for what is mapped so
+ * cannot be pinned: a pipe, say, would keep it when the space, and what it counts in
+ * its user's quota, is gone.
  */
 static int klock_map(struct file *file, struct vm_area_struct *vma)
 {
@@ -70,7 +72,8 @@ static int klock_map(struct file *file, struct vm_area_struct *vma)
 	if (!(vma->vm_flags & VM_SHARED) || vma->vm_flags & VM_EXEC ||
 	    vma->vm_pgoff + vma_pages(vma) > KLOCK_PAGES_MAX)
 		return -EINVAL;
-	vm_flags_mod(vma, VM_IO | VM_DONTEXPAND | VM_DONTDUMP | VM_DONTCOPY, VM_MAYEXEC);
+	vm_flags_mod(vma, VM_IO | VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP | VM_DONTCOPY,
+		     VM_MAYEXEC);
 	vma->vm_ops = &klock_map_ops;
 	return 0;
 }
