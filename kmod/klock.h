@@ -354,7 +354,7 @@ struct klock_queue *klock_queue_look_up(struct klock_page *page, u32 id);
 struct klock_queue *klock_queue_find(struct klock_page *page, u32 id);
 void klock_queue_put(struct klock_page *page, struct klock_queue *queue);
 void klock_queues_free(struct klock_page *page);
-bool klock_queues_above(struct klock_space *space, u32 capacity);
+bool klock_waited_above(struct klock_space *space, u32 capacity);
 struct task_struct *klock_wake_first(struct klock_queue *queue);
 struct task_struct *klock_grant(struct klock_waiter *waiter, bool died);
 void klock_wake_all(struct klock_queue *queue);

@@ -129,7 +129,7 @@ int klock_table_shrink(struct klock_space *space, u32 capacity)
 			cond_resched();
 	}
 	smp_mb();	/* between the words and the queues: see above */
-	if (id == end && !klock_queues_above(space, capacity)) {
+	if (id == end && !klock_waited_above(space, capacity)) {
 		WRITE_ONCE(space->capacity, capacity);
 		return 0;
 	}

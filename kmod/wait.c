@@ -156,25 +156,29 @@ void klock_queues_free(struct klock_page *page)
 	}
 }
 
-/* Whether a lock at or above @capacity has a queue. */
-bool klock_queues_above(struct klock_space *space, u32 capacity)
+/*
+ * Whether anybody waits for a lock at or above @capacity.  A queue is not enough: it is
+ * also there as long as calls of those who may only look follow upon each other.
+ */
+bool klock_waited_above(struct klock_space *space, u32 capacity)
 {
-	struct hlist_bl_head *bucket;
-	struct hlist_bl_node *node;
 	struct klock_queue *queue;
-	bool found = false;
-	u32 nr, i;
+	struct klock_page *page;
+	u32 id, nr = 0;
 
-	for (nr = capacity / KLOCK_WORDS_PER_PAGE; nr < space->nr_pages && !found; nr++) {
-		for (i = 0; i < KLOCK_BUCKETS; i++) {
-			bucket = &klock_page_nr(space, nr)->queues[i];
-			hlist_bl_lock(bucket);
-			hlist_bl_for_each_entry(queue, node, bucket, node)
-				found |= queue->id >= capacity;
-			hlist_bl_unlock(bucket);
+	for (id = capacity; id < space->capacity && !nr; id++) {
+		page = klock_page(space, id);
+		queue = klock_queue_find(page, id);
+		if (queue) {
+			mutex_lock(&queue->mutex);
+			nr = queue->nr;
+			mutex_unlock(&queue->mutex);
+			klock_queue_put(page, queue);
 		}
+		if (id % KLOCK_WORDS_PER_PAGE == 0)
+			cond_resched();
 	}
-	return found;
+	return nr;
 }
 
 /* Finds or makes the queue that @waiter will use. */

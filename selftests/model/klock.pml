@@ -81,10 +81,10 @@
  * NO_BUCKET_LOCK	a release without a queue is outside of the bucket's lock
  * SEARCH_FIRST		the last close searches, then withdraws the token
  * NO_BARRIER_CLOSE	it may read the word before it withdraws the token
- * NO_BARRIER_SHRINK	shrink may look for queues before it swaps the word
+ * NO_BARRIER_SHRINK	shrink may look for waiters before it swaps the word
  * NO_BARRIER_REMOVE	remove may visit the word before it marks the space
  * NO_BARRIER_WAIT	a waiter may look at the mark before it can be found
- * SHRINK_IGNORES_QUEUE	shrink does not look for queues
+ * SHRINK_IGNORES_QUEUE	shrink does not look for waiters
  * SHRINK_FORGETS	a shrink that fails loses that the owner died
  * GROW_WORDS_FIRST	grow opens the words, then moves the capacity
  * NONE_IS_FINAL	"no such lock" is answered without the space's mutex
@@ -795,6 +795,10 @@ inline klock_table_shrink()
 #else
 	IN_ORDER(atomic { klock_bury() }, found = (refs > 0));
 #endif
+	if	/* klock_waited_above() */
+	:: atomic { found && mutex == 0 -> found = (len(queue) > 0) }
+	:: !found
+	fi;
 	if
 #ifdef SHRINK_IGNORES_QUEUE
 	:: atomic { token(word) == NONE ->
