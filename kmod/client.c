@@ -12,6 +12,7 @@
  */
 #include <linux/capability.h>
 #include <linux/cred.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/user_namespace.h>
 
@@ -19,8 +20,6 @@
 
 /* So many tokens are swept at a time, when all were given out once. */
 #define KLOCK_SWEEP	1024
-
-static DEFINE_MUTEX(klock_make_mutex);	/* a space is made */
 
 struct klock_client *klock_client_alloc(void)
 {
@@ -62,9 +61,8 @@ static void klock_detach(struct klock_client *client, struct klock_space *space)
 		klock_table_release(space, nr, client->token, client->token);
 		cond_resched();
 	}
-	mutex_lock(&space->mutex);
-	space->nr_clients--;
-	mutex_unlock(&space->mutex);
+	smp_mb__before_atomic();	/* who sees it gone sees what it released */
+	atomic_dec(&space->nr_clients);
 }
 
 static void klock_client_free(struct kref *ref)
@@ -155,31 +153,46 @@ static u32 klock_swept_token(struct klock_space *space)
 	return space->next_token;
 }
 
-static int klock_enter_token(struct klock_space *space, struct klock_client *client)
+/* Gives the client its number; what @xas says then is -ENOMEM if memory is needed first. */
+static void klock_enter_token(struct klock_space *space, struct klock_client *client,
+			      struct xa_state *xas)
 {
-	int ret;
-
 	if (!space->wrapped && space->next_token > KLOCK_TOKEN_MAX)
 		space->wrapped = true;
 	client->token = space->wrapped ? klock_swept_token(space) : space->next_token;
-	ret = xa_insert(&space->clients, client->token, client, KLOCK_GFP);
-	if (!ret)
-		space->next_token++;
-	return ret;
+	xas_set(xas, client->token);
+	xas_lock(xas);
+	xas_store(xas, client);
+	xas_unlock(xas);
+	if (xas_error(xas))
+		return;
+	space->next_token++;
+	atomic_inc(&space->nr_clients);
 }
 
-/* A reference of the caller goes over to the client, if it succeeds. */
-static int klock_join(struct klock_client *client, struct klock_space *space, bool removed_too)
+/*
+ * A reference of the caller goes over to the client, if it succeeds.  Memory is allocated
+ * with nothing locked: limits of the caller's memory cgroup may make that take long, and
+ * nobody else is to wait for it.
+ */
+static int klock_join(struct klock_client *client, struct klock_space *space, u32 flags)
 {
-	int ret;
+	XA_STATE(xas, &space->clients, 0);
 
-	if (mutex_lock_killable(&space->mutex))
-		return -EINTR;
-	ret = space->removed && !removed_too ? -ESTALE : klock_enter_token(space, client);
-	if (!ret)
-		space->nr_clients++;
-	mutex_unlock(&space->mutex);
-	return ret;
+	do {
+		if (mutex_lock_killable(&space->mutex)) {
+			xas_set_err(&xas, -EINTR);
+			continue;
+		}
+		if (space->removed && !(flags & KLOCK_ATTACH_FD))
+			xas_set_err(&xas, -ESTALE);
+		else if (flags & KLOCK_ATTACH_EXCL)
+			xas_set_err(&xas, -EEXIST);
+		else
+			klock_enter_token(space, client, &xas);
+		mutex_unlock(&space->mutex);
+	} while (xas_nomem(&xas, KLOCK_GFP));	/* also frees what was not needed */
+	return xas_error(&xas);
 }
 
 static struct klock_space *klock_attach_fd(struct klock_client *client,
@@ -192,71 +205,44 @@ static struct klock_space *klock_attach_fd(struct klock_client *client,
 	space = klock_space_from_fd(args->space_fd, &writable);
 	if (IS_ERR(space))
 		return space;
-	ret = client->writable && !writable ? -EACCES : klock_join(client, space, true);
+	ret = client->writable && !writable ? -EACCES : klock_join(client, space, args->flags);
 	if (!ret)
 		return space;
 	klock_space_put(space);
 	return ERR_PTR(ret);
 }
 
-/* A space is made with its first client, or not at all. */
-static struct klock_space *klock_make(struct klock_client *client, kuid_t uid,
-				      const struct klock_ioc_attach *args)
-{
-	struct klock_space *space = klock_space_make(uid, args);
-	int ret;
-
-	if (IS_ERR(space))
-		return space;
-	ret = klock_join(client, space, false);
-	if (ret) {
-		klock_space_put(space);
-		return ERR_PTR(ret);
-	}
-	klock_space_publish(space);
-	return space;
-}
-
-/*
- * The space does not exist.  One is made at a time, so that of two who make the
- * same one the second waits and finds it, and is not told of a quota that only
- * the first has used up.
- */
+/* A space is made with its first client, or not at all.  -EEXIST: another was faster. */
 static struct klock_space *klock_attach_new(struct klock_client *client, kuid_t uid,
 					    const struct klock_ioc_attach *args)
 {
 	struct klock_space *space;
+	int ret;
 
 	if (!uid_eq(uid, current_euid()) && !capable(CAP_SYS_ADMIN))
 		return ERR_PTR(-EACCES);
 	if (!(args->flags & KLOCK_ATTACH_CREATE))
 		return ERR_PTR(-ENOENT);
-	if (mutex_lock_killable(&klock_make_mutex))
-		return ERR_PTR(-EINTR);
-	space = klock_space_find(uid, args->name);
-	if (space) {
-		klock_space_put(space);
-		space = ERR_PTR(-EEXIST);
-	} else {
-		space = klock_make(client, uid, args);
-	}
-	mutex_unlock(&klock_make_mutex);
-	return space;
+	space = klock_space_alloc(uid, args);
+	if (!space)
+		return ERR_PTR(-ENOMEM);
+	ret = klock_join(client, space, 0);
+	if (!ret)
+		ret = klock_space_publish(space, args->capacity);
+	if (!ret)
+		return space;
+	klock_space_put(space);
+	return ERR_PTR(ret);
 }
 
 static struct klock_space *klock_attach_old(struct klock_client *client,
 					    struct klock_space *space,
 					    const struct klock_ioc_attach *args)
 {
-	bool own = uid_eq(space->uid, current_euid());
-	int ret;
+	bool may = args->flags & KLOCK_ATTACH_EXCL ? klock_is_owner(space) :
+						     klock_may(space, client->writable ? 06 : 04);
+	int ret = may ? klock_join(client, space, args->flags) : -EACCES;
 
-	if (args->flags & KLOCK_ATTACH_EXCL)
-		ret = own || capable(CAP_SYS_ADMIN) ? -EEXIST : -EACCES;
-	else if (!klock_may(space, client->writable ? 06 : 04))
-		ret = -EACCES;
-	else
-		ret = klock_join(client, space, false);
 	if (!ret)
 		return space;
 	klock_space_put(space);
@@ -278,7 +264,7 @@ static struct klock_space *klock_attach_name(struct klock_client *client,
 		space = old ? klock_attach_old(client, old, args) :
 			      klock_attach_new(client, uid, args);
 		/* Removed, or made, since we looked: look again. */
-	} while (space == ERR_PTR(old ? -ESTALE : -EEXIST));
+	} while (space == ERR_PTR(old ? -ESTALE : -EEXIST) && !fatal_signal_pending(current));
 	return space;
 }
 

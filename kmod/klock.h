@@ -33,7 +33,6 @@
  * Lock order, outermost first:
  *
  *	client->attach_mutex	attaching
- *	klock_make_mutex	making a space (client.c)
  *	space->mutex		capacity, ids, clients, removal of one space
  *	klock_spaces_mutex	the tree of names (space.c)
  *	klock_quota_mutex	what users have (quota.c)
@@ -41,8 +40,10 @@
  *	klock_chain_mutex	which errorcheck thread waits for which (errorcheck.c)
  *	bucket of a page	a bit spin lock, a leaf
  *
- * The first five are never taken below a queue->mutex.  None of them is held
- * while user memory is touched, and none across the return to user space.
+ * The first four are never taken below a queue->mutex.  None of them is held
+ * while user memory is touched, and none across the return to user space.  Memory is
+ * allocated below the first two alone, and below the second only for the owner of the
+ * space: the limits of a memory cgroup can make an allocation take very long.
  */
 #ifndef _KLOCK_INTERNAL_H
 #define _KLOCK_INTERNAL_H
@@ -122,14 +123,15 @@ struct klock_page {
  *	"no such lock" until the resize or removal that wrote it is done
  * @nr_pages: pages that exist; written under @mutex, released to page faults
  * @allocated: ids that are allocated; @mutex
- * @nr_clients: attached clients, until they have released all; @mutex
+ * @nr_clients: attached clients, until they have released all; more only under @mutex
  * @next_token: where the search for the next token starts; @mutex
  * @swept_end: after the first wrap: tokens from @next_token up to here are
  *	neither live nor in any word; @mutex
  * @wrapped: all tokens were given out once; @mutex
  * @full: pages of which all ids are allocated; @mutex
  * @node: in the tree of names; klock_spaces_mutex
- * @charge: what was charged to whom, until the memory is freed; @mutex
+ * @charge: what was charged to whom, until the memory is freed; @mutex.  A space counts
+ *	with its first locks
  * @ref: see above
  * @waiting: waiting threads
  * @passed: wake-ups that found the lock taken
@@ -150,7 +152,7 @@ struct klock_space {
 	struct mutex mutex ____cacheline_aligned_in_smp;
 	u32 nr_pages;
 	u32 allocated;
-	u32 nr_clients;
+	atomic_t nr_clients;
 	u32 next_token;
 	u32 swept_end;
 	bool wrapped;
@@ -299,8 +301,8 @@ int klock_resolve_uid(bool given, u32 uid, kuid_t *kuid);
 bool klock_name_valid(const char *name);
 struct klock_space *klock_space_find(kuid_t uid, const char *name);
 struct klock_space *klock_space_after(kuid_t uid, const char *name);
-struct klock_space *klock_space_make(kuid_t uid, const struct klock_ioc_attach *args);
-void klock_space_publish(struct klock_space *space);
+struct klock_space *klock_space_alloc(kuid_t uid, const struct klock_ioc_attach *args);
+int klock_space_publish(struct klock_space *space, u32 capacity);
 void klock_space_put(struct klock_space *space);
 int klock_resize(struct klock_space *space, u32 capacity);
 int klock_remove(const struct klock_ioc_remove *args);

@@ -255,7 +255,7 @@ void klock_info(struct klock_space *space, struct klock_ioc_info *info)
 	info->allocated = READ_ONCE(space->allocated);
 	info->held = klock_count_held(space);
 	info->waiting = atomic_read(&space->waiting);
-	info->clients = READ_ONCE(space->nr_clients);
+	info->clients = atomic_read(&space->nr_clients);
 	info->uid = from_kuid_munged(current_user_ns(), space->uid);
 	info->gid = from_kgid_munged(current_user_ns(), space->gid);
 	info->mode = space->mode;
@@ -266,10 +266,10 @@ void klock_info(struct klock_space *space, struct klock_ioc_info *info)
 	strscpy(info->name, space->name, sizeof(info->name));
 }
 
-/* Whether the caller may see the space, and could name it. */
+/* Whether the caller may see the space, and could name it.  One that is made has no locks yet. */
 static bool klock_listed(struct klock_space *space)
 {
-	return !READ_ONCE(space->removed) && klock_may(space, 04) &&
+	return klock_capacity(space) && !READ_ONCE(space->removed) && klock_may(space, 04) &&
 	       kuid_has_mapping(current_user_ns(), space->uid);
 }
 

@@ -2,10 +2,12 @@
 /*
  * How many spaces and locks a user, and all users, may have.
  *
- * A user exists here while it has a space.  All is under klock_quota_mutex.
+ * A user exists here while it has a space.  All is under klock_quota_mutex, which is
+ * everybody's: nothing is allocated under it.
  */
 #include <linux/capability.h>
 #include <linux/cred.h>
+#include <linux/hashtable.h>
 #include <linux/module.h>
 #include <linux/slab.h>
 #include <linux/user_namespace.h>
@@ -13,6 +15,8 @@
 #include "klock.h"
 
 struct klock_user {
+	struct hlist_node node;
+	kuid_t uid;
 	u64 spaces;
 	u64 locks;
 };
@@ -34,7 +38,7 @@ module_param(max_locks_per_user, uint, 0644);
 MODULE_PARM_DESC(max_locks_per_user, "locks of one user (2097152)");
 
 static DEFINE_MUTEX(klock_quota_mutex);
-static DEFINE_XARRAY(klock_users);
+static DEFINE_HASHTABLE(klock_users, 8);
 static struct klock_user klock_all_users;
 
 static bool klock_over_quota(const struct klock_user *user, u32 spaces, u32 locks)
@@ -45,39 +49,43 @@ static bool klock_over_quota(const struct klock_user *user, u32 spaces, u32 lock
 			  klock_all_users.locks + locks > READ_ONCE(max_locks)));
 }
 
-static struct klock_user *klock_user(kuid_t uid)
+static struct klock_user *klock_find_user(kuid_t uid)
 {
-	struct klock_user *user = xa_load(&klock_users, __kuid_val(uid));
+	struct klock_user *user;
 
-	if (user)
-		return user;
-	user = kzalloc(sizeof(*user), KLOCK_GFP);
-	if (user && xa_err(xa_store(&klock_users, __kuid_val(uid), user, KLOCK_GFP))) {
-		kfree(user);
-		return NULL;
+	hash_for_each_possible(klock_users, user, node, __kuid_val(uid)) {
+		if (uid_eq(user->uid, uid))
+			return user;
 	}
-	return user;
+	return NULL;
 }
 
-static void klock_user_put(kuid_t uid, struct klock_user *user)
+/* What is left to be freed, with nothing locked. */
+static struct klock_user *klock_forget_user(struct klock_user *user)
 {
 	if (user->spaces || user->locks)
-		return;
-	xa_erase(&klock_users, __kuid_val(uid));
-	kfree(user);
+		return NULL;
+	hash_del(&user->node);
+	return user;
 }
 
 int klock_charge(kuid_t uid, u32 spaces, u32 locks)
 {
-	struct klock_user *user;
+	struct klock_user *spare = kzalloc(sizeof(*spare), KLOCK_GFP), *user;
 	int ret = 0;
 
+	if (!spare)
+		return -ENOMEM;
 	mutex_lock(&klock_quota_mutex);
-	user = klock_user(uid);
+	user = klock_find_user(uid);
 	if (!user) {
-		ret = -ENOMEM;
-	} else if (klock_over_quota(user, spaces, locks) && !capable(CAP_SYS_RESOURCE)) {
-		klock_user_put(uid, user);
+		user = spare;
+		user->uid = uid;
+		hash_add(klock_users, &user->node, __kuid_val(uid));
+		spare = NULL;
+	}
+	if (klock_over_quota(user, spaces, locks) && !capable(CAP_SYS_RESOURCE)) {
+		spare = klock_forget_user(user) ?: spare;
 		ret = -EDQUOT;
 	} else {
 		user->spaces += spaces;
@@ -86,6 +94,7 @@ int klock_charge(kuid_t uid, u32 spaces, u32 locks)
 		klock_all_users.locks += locks;
 	}
 	mutex_unlock(&klock_quota_mutex);
+	kfree(spare);
 	return ret;
 }
 
@@ -94,13 +103,14 @@ void klock_uncharge(kuid_t uid, u32 spaces, u32 locks)
 	struct klock_user *user;
 
 	mutex_lock(&klock_quota_mutex);
-	user = xa_load(&klock_users, __kuid_val(uid));
+	user = klock_find_user(uid);
 	user->spaces -= spaces;
 	user->locks -= locks;
 	klock_all_users.spaces -= spaces;
 	klock_all_users.locks -= locks;
-	klock_user_put(uid, user);
+	user = klock_forget_user(user);
 	mutex_unlock(&klock_quota_mutex);
+	kfree(user);
 }
 
 /*

@@ -12,6 +12,7 @@
 #include <linux/ctype.h>
 #include <linux/module.h>
 #include <linux/random.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 
 #include "klock.h"
@@ -70,48 +71,19 @@ struct klock_space *klock_space_after(kuid_t uid, const char *name)
 	return klock_space_search(uid, name, true);
 }
 
-/* Nobody has taken the name: the caller has looked, and makes all spaces. */
-void klock_space_publish(struct klock_space *space)
+/* Not yet published, and without locks, which come with klock_space_publish(). */
+struct klock_space *klock_space_alloc(kuid_t uid, const struct klock_ioc_attach *args)
 {
-	struct rb_node **link = &klock_spaces.rb_node, *parent = NULL;
+	struct klock_space *space = kzalloc(sizeof(*space), KLOCK_GFP);
 
-	mutex_lock(&klock_spaces_mutex);
-	while (*link) {
-		parent = *link;
-		link = klock_name_cmp(space->uid, space->name,
-				      rb_entry(parent, struct klock_space, node)) < 0 ?
-		       &parent->rb_left : &parent->rb_right;
-	}
-	rb_link_node(&space->node, parent, link);
-	rb_insert_color(&space->node, &klock_spaces);
-	kref_get(&space->ref);
-	mutex_unlock(&klock_spaces_mutex);
-}
-
-/* One that has a name, with its first client, has another reference for that. */
-struct klock_space *klock_space_make(kuid_t uid, const struct klock_ioc_attach *args)
-{
-	u32 capacity = args->capacity ?: min(KLOCK_CAPACITY_DEFAULT, klock_max_capacity);
-	kuid_t charged = klock_charged_uid(uid);
-	struct klock_space *space;
-	int ret;
-
-	ret = klock_charge(charged, 1, capacity);
-	if (ret)
-		return ERR_PTR(ret);
-	space = kzalloc(sizeof(*space), KLOCK_GFP);
-	if (!space || klock_table_grow(space, capacity)) {
-		kfree(space);
-		klock_uncharge(charged, 1, capacity);
-		return ERR_PTR(-ENOMEM);
-	}
+	if (!space)
+		return NULL;
 	space->flags = args->space_flags;
 	space->uid = uid;
 	space->gid = current_egid();
 	space->mode = args->mode ?: KLOCK_MODE_DEFAULT;
 	space->next_token = klock_first_token;
-	space->charge.uid = charged;
-	space->charge.locks = capacity;
+	space->charge.uid = klock_charged_uid(uid);
 	strscpy(space->name, args->name, sizeof(space->name));
 	xa_init_flags(&space->clients, XA_FLAGS_ACCOUNT);
 	mutex_init(&space->mutex);
@@ -129,7 +101,8 @@ static void klock_space_free(struct kref *ref)
 	klock_table_free(space);
 	xa_destroy(&space->clients);
 	mutex_destroy(&space->mutex);
-	klock_uncharge(space->charge.uid, 1, space->charge.locks);
+	if (space->charge.locks)
+		klock_uncharge(space->charge.uid, 1, space->charge.locks);
 	kfree(space);
 }
 
@@ -138,18 +111,76 @@ void klock_space_put(struct klock_space *space)
 	kref_put(&space->ref, klock_space_free);
 }
 
+/* The first locks of a space come with the charge for itself. */
 static int klock_grow(struct klock_space *space, u32 capacity)
 {
 	u32 more = capacity > space->charge.locks ? capacity - space->charge.locks : 0;
-	int ret = klock_charge(space->charge.uid, 0, more);
+	u32 first = !space->charge.locks;
+	int ret = klock_charge(space->charge.uid, first, more);
 
 	if (ret)
 		return ret;
 	ret = klock_table_grow(space, capacity);
 	if (ret)
-		klock_uncharge(space->charge.uid, 0, more);
+		klock_uncharge(space->charge.uid, first, more);
 	else
 		space->charge.locks += more;
+	return ret;
+}
+
+/* -EEXIST: another has the name. */
+static int klock_take_name(struct klock_space *space)
+{
+	struct rb_node **link = &klock_spaces.rb_node, *parent = NULL;
+	int cmp = -1;
+
+	mutex_lock(&klock_spaces_mutex);
+	while (*link && cmp) {
+		parent = *link;
+		cmp = klock_name_cmp(space->uid, space->name,
+				     rb_entry(parent, struct klock_space, node));
+		link = cmp < 0 ? &parent->rb_left : &parent->rb_right;
+	}
+	if (cmp) {
+		rb_link_node(&space->node, parent, link);
+		rb_insert_color(&space->node, &klock_spaces);
+		kref_get(&space->ref);
+	}
+	mutex_unlock(&klock_spaces_mutex);
+	return cmp ? 0 : -EEXIST;
+}
+
+/* Its name was a reference, which is for the caller to drop. */
+static void klock_give_up_name(struct klock_space *space)
+{
+	lockdep_assert_held(&space->mutex);
+	mutex_lock(&klock_spaces_mutex);
+	rb_erase(&space->node, &klock_spaces);
+	mutex_unlock(&klock_spaces_mutex);
+}
+
+/*
+ * Gives a space its name, then its locks: of two who make the same one the second
+ * finds the first one's, waits for its mutex, and is not told of a quota that only the
+ * first has used up.  Others wait for nobody, though to allocate may take as long as
+ * the limits of a memory cgroup say.
+ */
+int klock_space_publish(struct klock_space *space, u32 capacity)
+{
+	int ret;
+
+	mutex_lock(&space->mutex);
+	ret = klock_take_name(space);
+	if (!ret) {
+		ret = klock_grow(space, capacity ?: min(KLOCK_CAPACITY_DEFAULT,
+							klock_max_capacity));
+		if (ret) {
+			WRITE_ONCE(space->removed, true);
+			klock_give_up_name(space);
+			klock_space_put(space);
+		}
+	}
+	mutex_unlock(&space->mutex);
 	return ret;
 }
 
@@ -184,19 +215,17 @@ static int klock_remove_space(struct klock_space *space, bool force)
 		return -EINTR;
 	if (space->removed) {
 		ret = -ESTALE;
-	} else if (space->nr_clients && !force) {
+	} else if (atomic_read(&space->nr_clients) && !force) {
 		ret = -EBUSY;
 	} else {
 		WRITE_ONCE(space->removed, true);
 		klock_table_close(space);
 		klock_free_all_locked(space);
-		mutex_lock(&klock_spaces_mutex);
-		rb_erase(&space->node, &klock_spaces);
-		mutex_unlock(&klock_spaces_mutex);
+		klock_give_up_name(space);
 	}
 	mutex_unlock(&space->mutex);
 	if (!ret)
-		klock_space_put(space);	/* its name was a reference */
+		klock_space_put(space);
 	return ret;
 }
 
@@ -217,7 +246,8 @@ int klock_remove(const struct klock_ioc_remove *args)
 			return -ENOENT;
 		ret = klock_remove_space(space, args->flags & KLOCK_REMOVE_FORCE);
 		klock_space_put(space);
-	} while (ret == -ESTALE);	/* another remove was faster: look again */
+		/* Another remove was faster: look again. */
+	} while (ret == -ESTALE && !fatal_signal_pending(current));
 	return ret;
 }
 

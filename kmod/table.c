@@ -11,6 +11,7 @@
  * (at most 8 longs with pages of 4 KiB).
  */
 #include <linux/module.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
 
@@ -64,7 +65,8 @@ int klock_table_grow(struct klock_space *space, u32 capacity)
 	u32 nr, id;
 
 	for (nr = space->nr_pages; nr < pages; nr++) {
-		if (klock_page_alloc(space, nr)) {
+		/* Who is being killed is not told. */
+		if (fatal_signal_pending(current) || klock_page_alloc(space, nr)) {
 			klock_pages_free(space, space->nr_pages, nr);
 			return -ENOMEM;
 		}
