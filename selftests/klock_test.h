@@ -14,6 +14,8 @@
 #include "kselftest_harness.h"
 
 #include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
@@ -22,6 +24,7 @@
 #include <stdatomic.h>
 #include <stddef.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -163,6 +166,25 @@ static inline int slay(pid_t pid)
 {
 	kill(pid, SIGKILL);
 	return reap(pid);
+}
+
+/* SIGKILL, and the end must come soon: what reap() says, or -ETIMEDOUT. */
+static inline int slay_soon(pid_t pid)
+{
+	int status = 0;
+
+	kill(pid, SIGKILL);
+	if (!UNTIL(waitpid(pid, &status, WNOHANG) == pid))
+		return -ETIMEDOUT;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+static inline uint32_t rnd(uint32_t *state)
+{
+	*state ^= *state << 13;
+	*state ^= *state >> 17;
+	*state ^= *state << 5;
+	return *state;
 }
 
 /* From now on any system call but exit_group() ends this process with SIGSYS. */
@@ -364,6 +386,86 @@ static inline int raw_status(int fd, uint32_t id, struct klock_ioc_status *statu
 	return raw_ioctl(fd, KLOCK_IOC_STATUS, status);
 }
 
+static inline int raw_resize(int fd, uint32_t capacity)
+{
+	struct klock_ioc_resize resize = { .capacity = capacity };
+
+	return raw_ioctl(fd, KLOCK_IOC_RESIZE, &resize);
+}
+
+static inline int raw_break(int fd, uint32_t id, uint32_t token)
+{
+	struct klock_ioc_break brk = { .id = id, .token = token };
+
+	return raw_ioctl(fd, KLOCK_IOC_BREAK, &brk);
+}
+
+static inline struct klock_ioc_info raw_info(int fd)
+{
+	struct klock_ioc_info info;
+
+	POISON(info);
+	if (raw_ioctl(fd, KLOCK_IOC_INFO, &info))
+		memset(&info, 0xff, sizeof(info));
+	return info;
+}
+
+/* What each of those who call at once is doing, and since when. */
+struct caller {
+	_Atomic uint64_t since;		/* 0: between two calls */
+	_Atomic uint32_t what, calls;
+};
+
+/* Any call on a lock or the space; @capacity: what a resize asks for. */
+static inline void call_at_random(int fd, uint32_t what, uint32_t id, uint32_t x,
+				  uint32_t capacity)
+{
+	struct klock_ioc_status status[8];
+	struct klock_ioc_list list = {
+		.entries = (uintptr_t)status, .count = 8, .entry_size = sizeof(status[0]),
+	};
+
+	switch (what) {
+	case 0:
+		raw_lock(fd, id, KLOCK_LOCK_TRY, 0);
+		break;
+	case 1:
+	case 2:
+		raw_lock(fd, id, KLOCK_LOCK_DEADLINE,
+			 now_ns(CLOCK_MONOTONIC) + x % 4 * NSEC_PER_MSEC);
+		break;
+	case 3:
+	case 4:
+		raw_unlock(fd, id);
+		break;
+	case 5:
+		raw_status(fd, id, status);
+		break;
+	case 6:
+		list.id = 0;
+		raw_ioctl(fd, KLOCK_IOC_LIST, &list);
+		list.entry_size = sizeof(struct klock_ioc_waiter);
+		list.id = id;
+		raw_ioctl(fd, KLOCK_IOC_WAITERS, &list);
+		raw_info(fd);
+		break;
+	case 7:
+		raw_break(fd, id, 0);
+		break;
+	case 8:
+		raw_resize(fd, capacity);
+		break;
+	}
+}
+
+/* Whether a call has taken too long. */
+static inline bool hangs(const struct caller *caller)
+{
+	uint64_t since = caller->since;
+
+	return since && now_ns(CLOCK_MONOTONIC) > since + 10 * slowness() * NSEC_PER_SEC;
+}
+
 /*
  * A process with credentials and namespaces of its own, which does what the
  * test tells it: an order is a function of this program that the agent calls,
@@ -515,6 +617,238 @@ static inline void tell_lock(const struct agent *agent, int fd, uint32_t id)
 	struct klock_ioc_lock lock = { .id = id };
 
 	tell(agent, do_ioctl, fd, KLOCK_IOC_LOCK, &lock, sizeof(lock));
+}
+
+#define MAP_SIZE	(KLOCK_CAPACITY_MAX * sizeof(uint64_t))
+
+typedef _Atomic uint64_t word_t;
+
+/* A client without the library, and the words that it has mapped. */
+struct mapper {
+	int fd, space_fd;
+	uint32_t token;
+	word_t *words;
+};
+
+static inline word_t *map_words(int space_fd)
+{
+	void *words = mmap(NULL, MAP_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, space_fd, 0);
+
+	return words == MAP_FAILED ? NULL : words;
+}
+
+/* False: it cannot be had. */
+static inline bool map_client(struct mapper *m, int fd)
+{
+	struct klock_ioc_space_fd arg = { 0 };
+
+	m->fd = fd;
+	m->space_fd = raw_ioctl(m->fd, KLOCK_IOC_SPACE_FD, &arg);
+	m->token = arg.token;
+	m->words = map_words(m->space_fd);
+	if (!m->words)
+		perror("# no mapping");
+	return m->words;
+}
+
+/* @flags and @capacity: as of raw_attach(). */
+static inline bool map_space(struct mapper *m, const char *name, uint32_t flags, uint32_t capacity)
+{
+	return map_client(m, raw_attach(name, flags, capacity));
+}
+
+static inline void unmap_space(struct mapper *m)
+{
+	if (m->words)
+		munmap((void *)m->words, MAP_SIZE);
+	close(m->space_fd);
+	close(m->fd);
+}
+
+/*
+ * Users
+ */
+
+/* Credentials of an agent. */
+struct who {
+	uid_t uid;
+	gid_t gid;
+	gid_t group;	/* its supplementary group, if not 0 */
+	uint64_t caps;
+};
+
+static inline void become(const void *arg)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	const struct who *who = arg;
+	struct __user_cap_data_struct data[2] = {
+		{ .effective = who->caps, .permitted = who->caps },
+		{ .effective = who->caps >> 32, .permitted = who->caps >> 32 },
+	};
+
+	CHECK(!setgroups(!!who->group, &who->group));
+	CHECK(!setresgid(who->gid, who->gid, who->gid));
+	CHECK(!prctl(PR_SET_KEEPCAPS, 1));
+	CHECK(!setresuid(who->uid, who->uid, who->uid));
+	CHECK(!syscall(SYS_capset, &header, data));
+}
+
+static inline struct agent enlist_who(struct who who)
+{
+	return enlist(become, &who);
+}
+
+static inline struct agent user(uid_t uid)
+{
+	return enlist_who((struct who) { .uid = uid, .gid = uid });
+}
+
+static inline struct klock_ioc_attach named(const char *name, uint32_t flags)
+{
+	struct klock_ioc_attach attach = { .flags = flags };
+
+	memcpy(attach.name, name, strnlen(name, KLOCK_NAME_SIZE - 1));
+	return attach;
+}
+
+static inline int open_by(const struct agent *agent, const char *name, uint32_t flags)
+{
+	struct klock_ioc_attach attach = named(name, flags);
+
+	return attach_by(agent, &attach);
+}
+
+static inline int open_uid_by(const struct agent *agent, uint32_t uid, const char *name,
+			      uint32_t flags)
+{
+	struct klock_ioc_attach attach = named(name, flags | KLOCK_ATTACH_UID);
+
+	attach.uid = uid;
+	return attach_by(agent, &attach);
+}
+
+static inline int make_by(const struct agent *agent, const char *name, uint32_t capacity,
+			  uint32_t mode)
+{
+	struct klock_ioc_attach attach = named(name, KLOCK_ATTACH_CREATE | KLOCK_ATTACH_EXCL);
+
+	attach.capacity = capacity;
+	attach.mode = mode;
+	return attach_by(agent, &attach);
+}
+
+static inline int do_remove_space(struct order *order)
+{
+	int fd = open("/dev/klock", O_RDWR | O_CLOEXEC);
+	int ret = raw_ioctl(fd, KLOCK_IOC_REMOVE, order->arg);
+
+	close(fd);
+	return ret;
+}
+
+static inline int remove_by(const struct agent *agent, const char *name, uint32_t flags,
+			    uint32_t uid)
+{
+	struct klock_ioc_remove remove = { .flags = flags, .uid = uid };
+
+	memcpy(remove.name, name, strnlen(name, KLOCK_NAME_SIZE - 1));
+	tell(agent, do_remove_space, -1, 0, &remove, sizeof(remove));
+	return answer(agent, &remove, sizeof(remove));
+}
+
+static inline int do_unshare(struct order *order)
+{
+	return unshare(order->number) ? -errno : 0;
+}
+
+static inline bool write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	bool done = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+
+	if (!done)
+		fprintf(stderr, "# %s: %s\n", path, strerror(errno));
+	close(fd);
+	return done;
+}
+
+static inline void pass_fd(int sock, int fd)
+{
+	_Alignas(8) char control[CMSG_SPACE(sizeof(fd))] = {};
+	char byte = 0;
+	struct iovec iov = { .iov_base = &byte, .iov_len = 1 };
+	struct msghdr msg = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control,
+		.msg_controllen = sizeof(control),
+	};
+	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
+
+	cmsg->cmsg_level = SOL_SOCKET;
+	cmsg->cmsg_type = SCM_RIGHTS;
+	cmsg->cmsg_len = CMSG_LEN(sizeof(fd));
+	memcpy(CMSG_DATA(cmsg), &fd, sizeof(fd));
+	if (sendmsg(sock, &msg, 0) != 1)
+		perror("# sendmsg");
+}
+
+static inline int do_receive(struct order *order)
+{
+	_Alignas(8) char control[CMSG_SPACE(sizeof(int))];
+	char byte;
+	struct iovec iov = { .iov_base = &byte, .iov_len = 1 };
+	struct msghdr msg = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control,
+		.msg_controllen = sizeof(control),
+	};
+	int fd;
+
+	if (recvmsg(order->fd, &msg, 0) != 1 || !CMSG_FIRSTHDR(&msg))
+		return -EIO;
+	memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&msg)), sizeof(fd));
+	return fd;
+}
+
+/* The number in the agent of a descriptor of ours, by SCM_RIGHTS; @pair was there before it. */
+static inline int give_fd(const struct agent *agent, const int pair[2], int fd)
+{
+	pass_fd(pair[0], fd);
+	tell(agent, do_receive, pair[1], 0, NULL, 0);
+	return answer(agent, NULL, 0);
+}
+
+/* Quotas are writable parameters of the module. */
+static const char * const quotas[] = {
+	"max_spaces", "max_locks", "max_spaces_per_user", "max_locks_per_user",
+};
+
+enum { MAX_SPACES, MAX_LOCKS, MAX_SPACES_PER_USER, MAX_LOCKS_PER_USER };
+
+static inline unsigned long get_quota(int i)
+{
+	unsigned long value = 0;
+	char path[128];
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/sys/module/klock/parameters/%s", quotas[i]);
+	file = fopen(path, "r");
+	if (!file || fscanf(file, "%lu", &value) != 1)
+		fprintf(stderr, "# %s: %s\n", path, strerror(errno));
+	if (file)
+		fclose(file);
+	return value;
+}
+
+static inline bool set_quota(int i, unsigned long value)
+{
+	char path[128], text[32];
+
+	snprintf(path, sizeof(path), "/sys/module/klock/parameters/%s", quotas[i]);
+	snprintf(text, sizeof(text), "%lu\n", value);
+	return write_file(path, text);
 }
 
 #endif /* KLOCK_TEST_H */

@@ -15,49 +15,10 @@
 
 #define PAGE		4096UL
 #define PAGE_WORDS	(PAGE / sizeof(uint64_t))
-#define MAP_SIZE	(KLOCK_CAPACITY_MAX * sizeof(uint64_t))
 #define CAPACITY	((uint32_t)(2 * PAGE_WORDS))
 
 /* A waiter looks again once a second; by then what a stray write did is mended. */
 #define MENDED_NS	(4 * NSEC_PER_SEC)
-
-typedef _Atomic uint64_t word_t;
-
-/* A client without the library, and the words that it has mapped. */
-struct mapper {
-	int fd, space_fd;
-	uint32_t token;
-	word_t *words;
-};
-
-static word_t *map_words(int space_fd)
-{
-	void *words = mmap(NULL, MAP_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, space_fd, 0);
-
-	return words == MAP_FAILED ? NULL : words;
-}
-
-/* @flags and @capacity: as of raw_attach(). False: it cannot be had. */
-static bool map_space(struct mapper *m, const char *name, uint32_t flags, uint32_t capacity)
-{
-	struct klock_ioc_space_fd arg = { 0 };
-
-	m->fd = raw_attach(name, flags, capacity);
-	m->space_fd = raw_ioctl(m->fd, KLOCK_IOC_SPACE_FD, &arg);
-	m->token = arg.token;
-	m->words = map_words(m->space_fd);
-	if (!m->words)
-		perror("# no mapping");
-	return m->words;
-}
-
-static void unmap_space(struct mapper *m)
-{
-	if (m->words)
-		munmap((void *)m->words, MAP_SIZE);
-	close(m->space_fd);
-	close(m->fd);
-}
 
 static uint64_t who(const struct mapper *m)
 {
@@ -84,54 +45,11 @@ static uint32_t token_at(const struct mapper *m, uint32_t id)
 	return m->words[id] & KLOCK_WORD_TOKEN;
 }
 
-static int resize(int fd, uint32_t capacity)
-{
-	struct klock_ioc_resize arg = { .capacity = capacity };
-
-	return raw_ioctl(fd, KLOCK_IOC_RESIZE, &arg);
-}
-
-static int break_lock(int fd, uint32_t id, uint32_t token)
-{
-	struct klock_ioc_break arg = { .id = id, .token = token };
-
-	return raw_ioctl(fd, KLOCK_IOC_BREAK, &arg);
-}
-
-static struct klock_ioc_info info_of(int fd)
-{
-	struct klock_ioc_info info;
-
-	POISON(info);
-	if (raw_ioctl(fd, KLOCK_IOC_INFO, &info))
-		POISON(info);
-	return info;
-}
-
 static uint32_t waiters_at(int fd, uint32_t id)
 {
 	struct klock_ioc_status status;
 
 	return raw_status(fd, id, &status) ? UINT32_MAX : status.waiters;
-}
-
-/* SIGKILL, and the end must come soon: what reap() says, or -ETIMEDOUT. */
-static int slay_soon(pid_t pid)
-{
-	int status = 0;
-
-	kill(pid, SIGKILL);
-	if (!UNTIL(waitpid(pid, &status, WNOHANG) == pid))
-		return -ETIMEDOUT;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-}
-
-static uint32_t rnd(uint32_t *state)
-{
-	*state ^= *state << 13;
-	*state ^= *state >> 17;
-	*state ^= *state << 5;
-	return *state;
 }
 
 /*
@@ -1179,7 +1097,7 @@ TEST_F_TIMEOUT(map, remove_by_force_ends_it_at_full_speed, 60)
 		ASSERT_TRUE(map_space(&m, name, KLOCK_ATTACH_CREATE, n));
 		for (int i = 0; i < 3; i++)
 			pid[i] = visit_until_removed(name, i ? 0 : KLOCK_NO_FASTPATH, g, n);
-		ASSERT_TRUE(UNTIL(info_of(m.fd).clients == 4 && visits_of(g, n) > 300));
+		ASSERT_TRUE(UNTIL(raw_info(m.fd).clients == 4 && visits_of(g, n) > 300));
 		ASSERT_EQ(0, klock_space_remove(name, KLOCK_FORCE));
 		before = visits_of(g, n);
 		for (int i = 0; i < 3; i++) {
@@ -1311,7 +1229,7 @@ TEST_F(map, fork_leaves_no_mapping)
 	ASSERT_EQ(2, count_mappings());
 	ASSERT_EQ(-1, madvise((void *)self->me.words, MAP_SIZE, MADV_DOFORK));
 	EXPECT_EQ(EINVAL, errno);
-	ASSERT_EQ(2, info_of(self->me.fd).clients);
+	ASSERT_EQ(2, raw_info(self->me.fd).clients);
 	pid = spawn();
 	if (pid == 0) {
 		struct klock *other;
@@ -1321,13 +1239,13 @@ TEST_F(map, fork_leaves_no_mapping)
 		CHECK(klock_unlock(self->lock) == -EPERM);
 		CHECK(count_mappings() == 1);
 		other = get_lock(self->space, 6);
-		CHECK(info_of(self->me.fd).clients == 3);
+		CHECK(raw_info(self->me.fd).clients == 3);
 		CHECK(use(other) && klock_lock(other) == 0);
 		forbid_system_calls();
 		_exit(klock_unlock(other) || klock_lock(other) ? 1 : 0);
 	}
 	EXPECT_EQ(0, reap(pid));
-	EXPECT_EQ(2, info_of(self->me.fd).clients);
+	EXPECT_EQ(2, raw_info(self->me.fd).clients);
 	EXPECT_EQ(KLOCK_HELD | KLOCK_MINE, status_of(self->lock).flags);
 	EXPECT_EQ(0, klock_unlock(self->lock));
 	EXPECT_FREE(self->me.fd, 6, KLOCK_OWNER_DIED);
@@ -1391,13 +1309,12 @@ TEST_F(map, a_mapping_that_outlives_its_client)
 		ASSERT_EQ(0, raw_status(self->me.fd, id, &status));
 		EXPECT_EQ(KLOCK_STATUS_DIED, status.flags);
 		EXPECT_EQ(0, status.token);
-		EXPECT_EQ(-ENOENT, break_lock(self->me.fd, id, 0));
+		EXPECT_EQ(-ENOENT, raw_break(self->me.fd, id, 0));
 	}
-	EXPECT_EQ(0, info_of(self->me.fd).held);
+	EXPECT_EQ(0, raw_info(self->me.fd).held);
 	EXPECT_FREE(self->me.fd, 5, KLOCK_OWNER_DIED);
 	EXPECT_EQ(KLOCK_OWNER_DIED, klock_lock(get_lock(self->space, CAPACITY - 1)));
 	EXPECT_EQ(0, klock_unlock(get_lock(self->space, CAPACITY - 1)));
-	EXPECT_EQ(-1, madvise(mem, MAP_SIZE, MADV_DONTNEED));
 
 	/* Nor can it keep a waiter. */
 	ASSERT_EQ(0, klock_lock(self->lock));
@@ -1406,7 +1323,7 @@ TEST_F(map, a_mapping_that_outlives_its_client)
 	late.words[5] = who(&late);
 	EXPECT_EQ(KLOCK_OWNER_DIED, reap(pid));
 	EXPECT_EQ(-EPERM, klock_unlock(self->lock));
-	EXPECT_EQ(1, info_of(self->me.fd).clients - 1);
+	EXPECT_EQ(1, raw_info(self->me.fd).clients - 1);
 	munmap((void *)late.words, MAP_SIZE);
 	close(late.space_fd);
 }
@@ -1480,6 +1397,7 @@ TEST_F(map, what_cannot_be_done_to_a_mapping)
 	EXPECT_EQ(MAP_FAILED, mremap(mem, MAP_SIZE, MAP_SIZE + PAGE, MREMAP_MAYMOVE));
 	EXPECT_EQ(-1, madvise(mem, MAP_SIZE, MADV_DOFORK));
 	EXPECT_EQ(-1, madvise(mem, MAP_SIZE, MADV_DODUMP));
+	EXPECT_EQ(-1, madvise(mem, MAP_SIZE, MADV_DONTNEED));
 	/* This may be done, and changes nothing. */
 	self->me.words[5] = 7;
 	moved = mremap(mem, MAP_SIZE, MAP_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, mem + (1UL << 32));
@@ -2089,55 +2007,8 @@ TEST_F(words, that_flip_do_not_keep_a_close)
 	}
 }
 
-/* What each of those who call at once is doing, and since when. */
-struct caller {
-	_Atomic uint64_t since;		/* 0: between two calls */
-	_Atomic uint32_t what, calls;
-};
-
 /* So many words flip, the last ones: each of them comes to say each of the patterns. */
 #define FLIPPED		7
-
-/* Any call on them, or on the space. */
-static void call_at_random(int fd, uint32_t what, uint32_t id, uint32_t x)
-{
-	struct klock_ioc_status status[8];
-	struct klock_ioc_list list = {
-		.entries = (uintptr_t)status, .count = 8, .entry_size = sizeof(status[0]),
-	};
-
-	switch (what) {
-	case 0:
-		raw_lock(fd, id, KLOCK_LOCK_TRY, 0);
-		break;
-	case 1:
-	case 2:
-		raw_lock(fd, id, KLOCK_LOCK_DEADLINE,
-			 now_ns(CLOCK_MONOTONIC) + x % 4 * NSEC_PER_MSEC);
-		break;
-	case 3:
-	case 4:
-		raw_unlock(fd, id);
-		break;
-	case 5:
-		raw_status(fd, id, status);
-		break;
-	case 6:
-		list.id = LOCKS - FLIPPED;
-		raw_ioctl(fd, KLOCK_IOC_LIST, &list);
-		list.entry_size = sizeof(struct klock_ioc_waiter);
-		list.id = id;
-		raw_ioctl(fd, KLOCK_IOC_WAITERS, &list);
-		info_of(fd);
-		break;
-	case 7:
-		break_lock(fd, id, 0);
-		break;
-	case 8:
-		resize(fd, LOCKS - x % (FLIPPED + 1));
-		break;
-	}
-}
 
 static pid_t call_in_child(const char *name, struct caller *me)
 {
@@ -2160,19 +2031,11 @@ static pid_t call_in_child(const char *name, struct caller *me)
 			me->what = rnd(&seed) % 9;
 			me->since = now_ns(CLOCK_MONOTONIC);
 			call_at_random(fd, me->what, LOCKS - 1 - rnd(&seed) % FLIPPED,
-				       rnd(&seed));
+				       rnd(&seed), LOCKS - rnd(&seed) % (FLIPPED + 1));
 			me->since = 0;
 		}
 	}
 	return pid;
-}
-
-/* Whether a call has taken too long. */
-static bool hangs(const struct caller *caller)
-{
-	uint64_t since = caller->since;
-
-	return since && now_ns(CLOCK_MONOTONIC) > since + 10 * NSEC_PER_SEC;
 }
 
 /*
@@ -2438,7 +2301,7 @@ TEST_F_TIMEOUT(map, barging_is_bounded_across_both_ways, 60)
 	for (int i = 0; i < 3; i++) {
 		EXPECT_EQ(0, reap(pid[i]));
 	}
-	info = info_of(self->me.fd);
+	info = raw_info(self->me.fd);
 	TH_LOG("%u by the hog, %u mapped, %u by ioctl; %ju wake-ups in vain, at most %ju in a wait",
 	       count->of[0], count->of[1], count->of[2], (uintmax_t)info.passed,
 	       (uintmax_t)info.max_passed);

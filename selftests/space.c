@@ -10,7 +10,6 @@
 
 #include "klock_test.h"
 
-#include <grp.h>
 #include <linux/capability.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -33,40 +32,6 @@ static void __attribute__((constructor)) need_root(void)
 		ksft_exit_skip("only root can become all the users of these tests\n");
 }
 
-/* Credentials of an agent. */
-struct who {
-	uid_t uid;
-	gid_t gid;
-	gid_t group;	/* its supplementary group, if not 0 */
-	uint64_t caps;
-};
-
-static void become(const void *arg)
-{
-	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	const struct who *who = arg;
-	struct __user_cap_data_struct data[2] = {
-		{ .effective = who->caps, .permitted = who->caps },
-		{ .effective = who->caps >> 32, .permitted = who->caps >> 32 },
-	};
-
-	CHECK(!setgroups(!!who->group, &who->group));
-	CHECK(!setresgid(who->gid, who->gid, who->gid));
-	CHECK(!prctl(PR_SET_KEEPCAPS, 1));
-	CHECK(!setresuid(who->uid, who->uid, who->uid));
-	CHECK(!syscall(SYS_capset, &header, data));
-}
-
-static struct agent enlist_who(struct who who)
-{
-	return enlist(become, &who);
-}
-
-static struct agent user(uid_t uid)
-{
-	return enlist_who((struct who) { .uid = uid, .gid = uid });
-}
-
 /* The agent takes on credentials that it may have. */
 static int do_become(struct order *order)
 {
@@ -84,56 +49,6 @@ static void dismiss(const struct agent *agent)
 {
 	slay(agent->pid);
 	close(agent->sock);
-}
-
-static struct klock_ioc_attach named(const char *name, uint32_t flags)
-{
-	struct klock_ioc_attach attach = { .flags = flags };
-
-	memcpy(attach.name, name, strnlen(name, KLOCK_NAME_SIZE - 1));
-	return attach;
-}
-
-static int open_by(const struct agent *agent, const char *name, uint32_t flags)
-{
-	struct klock_ioc_attach attach = named(name, flags);
-
-	return attach_by(agent, &attach);
-}
-
-static int open_uid_by(const struct agent *agent, uint32_t uid, const char *name, uint32_t flags)
-{
-	struct klock_ioc_attach attach = named(name, flags | KLOCK_ATTACH_UID);
-
-	attach.uid = uid;
-	return attach_by(agent, &attach);
-}
-
-static int make_by(const struct agent *agent, const char *name, uint32_t capacity, uint32_t mode)
-{
-	struct klock_ioc_attach attach = named(name, KLOCK_ATTACH_CREATE | KLOCK_ATTACH_EXCL);
-
-	attach.capacity = capacity;
-	attach.mode = mode;
-	return attach_by(agent, &attach);
-}
-
-static int do_remove(struct order *order)
-{
-	int fd = open("/dev/klock", O_RDWR | O_CLOEXEC);
-	int ret = raw_ioctl(fd, KLOCK_IOC_REMOVE, order->arg);
-
-	close(fd);
-	return ret;
-}
-
-static int remove_by(const struct agent *agent, const char *name, uint32_t flags, uint32_t uid)
-{
-	struct klock_ioc_remove remove = { .flags = flags, .uid = uid };
-
-	memcpy(remove.name, name, strnlen(name, KLOCK_NAME_SIZE - 1));
-	tell(agent, do_remove, -1, 0, &remove, sizeof(remove));
-	return answer(agent, &remove, sizeof(remove));
 }
 
 static int allocate_by(const struct agent *agent, int fd)
@@ -167,16 +82,6 @@ static struct klock_ioc_info info_by(const struct agent *agent, int fd)
 	return info;
 }
 
-static struct klock_ioc_info info_of(int fd)
-{
-	struct klock_ioc_info info;
-
-	POISON(info);
-	if (raw_ioctl(fd, KLOCK_IOC_INFO, &info))
-		memset(&info, 0xff, sizeof(info));
-	return info;
-}
-
 static struct klock_ioc_status look(int fd, uint32_t id)
 {
 	struct klock_ioc_status status;
@@ -198,20 +103,6 @@ static int raw_allocate(int fd)
 	struct klock_ioc_allocate allocate = {};
 
 	return raw_ioctl(fd, KLOCK_IOC_ALLOCATE, &allocate);
-}
-
-static int raw_resize(int fd, uint32_t capacity)
-{
-	struct klock_ioc_resize resize = { .capacity = capacity };
-
-	return raw_ioctl(fd, KLOCK_IOC_RESIZE, &resize);
-}
-
-static int raw_break(int fd, uint32_t id, uint32_t token)
-{
-	struct klock_ioc_break brk = { .id = id, .token = token };
-
-	return raw_ioctl(fd, KLOCK_IOC_BREAK, &brk);
 }
 
 /* The space descriptor of a client, and its token. */
@@ -589,7 +480,7 @@ TEST_F(space, defaults_and_umask)
 		umask(masks[i]);
 		fd = raw_attach(self->name, KLOCK_ATTACH_CREATE | KLOCK_ATTACH_EXCL, 0);
 		ASSERT_LE(0, fd);
-		info = info_of(fd);
+		info = raw_info(fd);
 		EXPECT_EQ(0600, info.mode);
 		EXPECT_EQ(2048, info.capacity);
 		close(fd);
@@ -623,7 +514,7 @@ TEST_F(space, readonly_client)
 	ro = raw_attach(self->name, KLOCK_ATTACH_READONLY, 0);
 	ASSERT_LE(0, ro);
 
-	before = info_of(ro);
+	before = raw_info(ro);
 	EXPECT_EQ(8, before.capacity);
 	EXPECT_EQ(KLOCK_STATUS_HELD, look(ro, 3).flags);
 	POISON(entry);
@@ -646,7 +537,7 @@ TEST_F(space, readonly_client)
 	EXPECT_EQ(-EACCES, raw_id(ro, KLOCK_IOC_FREE_ALL, 0));
 	EXPECT_EQ(-EACCES, raw_resize(ro, 16));
 	EXPECT_EQ(-EACCES, raw_break(ro, 3, 0));
-	after = info_of(ro);
+	after = raw_info(ro);
 	EXPECT_EQ(0, memcmp(&before, &after, sizeof(before)));
 	EXPECT_EQ(0, raw_unlock(fd, 3));
 }
@@ -659,7 +550,7 @@ TEST_F(space, euid_counts)
 	ASSERT_EQ(0, setresuid(-1, OWNER, 0));
 	fd = raw_attach(self->name, KLOCK_ATTACH_CREATE | KLOCK_ATTACH_EXCL, 4);
 	EXPECT_LE(0, fd);
-	EXPECT_EQ(OWNER, info_of(fd).uid);
+	EXPECT_EQ(OWNER, raw_info(fd).uid);
 	close(fd);
 	ASSERT_EQ(0, setresuid(-1, 0, 0));
 	EXPECT_EQ(-ENOENT, raw_attach(self->name, 0, 0));
@@ -668,7 +559,7 @@ TEST_F(space, euid_counts)
 	fd = raw_attach(self->name, KLOCK_ATTACH_CREATE | KLOCK_ATTACH_EXCL, 4);
 	syscall(SYS_setfsuid, 0);
 	ASSERT_LE(0, fd);
-	EXPECT_EQ(0, info_of(fd).uid);
+	EXPECT_EQ(0, raw_info(fd).uid);
 }
 
 /*
@@ -710,54 +601,6 @@ TEST_F(space, rights_stay_with_the_descriptor)
 	EXPECT_EQ(-EPERM, unlock_by(&holder, held, 1));
 }
 
-static void pass_fd(int sock, int fd)
-{
-	_Alignas(8) char control[CMSG_SPACE(sizeof(fd))] = {};
-	char byte = 0;
-	struct iovec iov = { .iov_base = &byte, .iov_len = 1 };
-	struct msghdr msg = {
-		.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = control,
-		.msg_controllen = sizeof(control),
-	};
-	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
-
-	cmsg->cmsg_level = SOL_SOCKET;
-	cmsg->cmsg_type = SCM_RIGHTS;
-	cmsg->cmsg_len = CMSG_LEN(sizeof(fd));
-	memcpy(CMSG_DATA(cmsg), &fd, sizeof(fd));
-	if (sendmsg(sock, &msg, 0) != 1)
-		perror("# sendmsg");
-}
-
-static int do_receive(struct order *order)
-{
-	_Alignas(8) char control[CMSG_SPACE(sizeof(int))];
-	char byte;
-	struct iovec iov = { .iov_base = &byte, .iov_len = 1 };
-	struct msghdr msg = {
-		.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = control,
-		.msg_controllen = sizeof(control),
-	};
-	int fd;
-
-	if (recvmsg(order->fd, &msg, 0) != 1 || !CMSG_FIRSTHDR(&msg))
-		return -EIO;
-	memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&msg)), sizeof(fd));
-	return fd;
-}
-
-/* The number in the agent of a descriptor of ours, by SCM_RIGHTS; @pair was there before it. */
-static int give(const struct agent *agent, const int pair[2], int fd)
-{
-	pass_fd(pair[0], fd);
-	tell(agent, do_receive, pair[1], 0, NULL, 0);
-	return answer(agent, NULL, 0);
-}
-
 /* The same for a descriptor that was passed, or was there before a fork. */
 TEST_F(space, rights_of_a_passed_descriptor)
 {
@@ -770,7 +613,7 @@ TEST_F(space, rights_of_a_passed_descriptor)
 	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
 	heir = user(OTHER);
 	other = user(THIRD);
-	passed = give(&other, pair, fd);
+	passed = give_fd(&other, pair, fd);
 	ASSERT_LE(0, passed);
 
 	EXPECT_EQ(0, lock_by(&heir, fd, 0, KLOCK_LOCK_TRY));
@@ -782,7 +625,7 @@ TEST_F(space, rights_of_a_passed_descriptor)
 	EXPECT_EQ(-EACCES, break_by(&heir, fd, 0, 0));
 	EXPECT_EQ(-EACCES, break_by(&other, passed, 0, 0));
 
-	passed = give(&other, pair, ro);
+	passed = give_fd(&other, pair, ro);
 	ASSERT_LE(0, passed);
 	EXPECT_EQ(4, info_by(&other, passed).capacity);
 	EXPECT_EQ(-EACCES, lock_by(&other, passed, 1, KLOCK_LOCK_TRY));
@@ -891,22 +734,6 @@ TEST_F(space, only_the_owner_resizes_breaks_and_removes)
 	EXPECT_EQ(0, remove_by(&owner, self->name, KLOCK_REMOVE_FORCE, 0));
 }
 
-static int do_unshare(struct order *order)
-{
-	return unshare(order->number) ? -errno : 0;
-}
-
-static bool write_file(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	bool done = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-
-	if (!done)
-		fprintf(stderr, "# %s: %s\n", path, strerror(errno));
-	close(fd);
-	return done;
-}
-
 /*
  * An agent of OWNER in a user namespace as a rootless container engine has it:
  * 0 in it is OWNER, 1 to 1000 are 100000 to 100999.
@@ -952,7 +779,7 @@ TEST_F(space, user_namespace)
 	EXPECT_EQ(OWNER, info_by(&out, b).uid);
 	EXPECT_EQ(OWNER, info_by(&out, b).gid);
 	EXPECT_EQ(info.generation, info_by(&out, b).generation);
-	EXPECT_NE(info.generation, info_of(roots).generation);
+	EXPECT_NE(info.generation, raw_info(roots).generation);
 	EXPECT_EQ(0, lock_by(&in, a, 0, KLOCK_LOCK_TRY));
 	EXPECT_EQ(-EBUSY, lock_by(&out, b, 0, KLOCK_LOCK_TRY));
 
@@ -1256,8 +1083,8 @@ TEST_F(space, concurrent_first_calls)
 				seen |= 1U << crowd.ret[i];
 			}
 			CHECK(seen == (1U << CROWD) - 1);
-			CHECK(info_of(crowd.fd).clients == 1);
-			CHECK(info_of(crowd.fd).allocated == CROWD);
+			CHECK(raw_info(crowd.fd).clients == 1);
+			CHECK(raw_info(crowd.fd).allocated == CROWD);
 			CHECK(raw_remove("default", KLOCK_REMOVE_FORCE) == 0);
 			_exit(0);
 		}
@@ -1281,7 +1108,7 @@ TEST_F(space, attach_twice)
 	EXPECT_EQ(-EBUSY, raw_ioctl(fd, KLOCK_IOC_ATTACH, &make));
 	EXPECT_EQ(-EBUSY, raw_ioctl(fd, KLOCK_IOC_ATTACH, &elsewhere));
 	EXPECT_EQ(-ENOENT, raw_attach(other, 0, 0));
-	EXPECT_EQ(1, info_of(fd).clients);
+	EXPECT_EQ(1, raw_info(fd).clients);
 }
 
 TEST_F(space, attach_at_the_same_moment)
@@ -1300,9 +1127,9 @@ TEST_F(space, attach_at_the_same_moment)
 		}
 		EXPECT_EQ(1, done);
 		EXPECT_EQ(CROWD - 1, busy);
-		EXPECT_EQ(2, info_of(fd).clients);
+		EXPECT_EQ(2, raw_info(fd).clients);
 		close(crowd.fd);
-		EXPECT_EQ(1, info_of(fd).clients);
+		EXPECT_EQ(1, raw_info(fd).clients);
 	}
 }
 
@@ -1323,17 +1150,17 @@ TEST_F(space, create_and_excl)
 	attach.mode = 0666;
 	attach.space_flags = KLOCK_SPACE_MAPPABLE;
 	EXPECT_EQ(5, raw_ioctl(again, KLOCK_IOC_ATTACH, &attach));
-	info = info_of(again);
+	info = raw_info(again);
 	EXPECT_EQ(5, info.capacity);
 	EXPECT_EQ(0600, info.mode);
 	EXPECT_EQ(0, info.flags);
-	EXPECT_EQ(info_of(fd).generation, info.generation);
+	EXPECT_EQ(raw_info(fd).generation, info.generation);
 
 	attach = named(also(mappable, 'm', self->name), KLOCK_ATTACH_CREATE);
 	attach.space_flags = KLOCK_SPACE_MAPPABLE;
 	again = open("/dev/klock", O_RDWR | O_CLOEXEC);
 	EXPECT_EQ(2048, raw_ioctl(again, KLOCK_IOC_ATTACH, &attach));
-	EXPECT_EQ(KLOCK_SPACE_MAPPABLE, info_of(again).flags);
+	EXPECT_EQ(KLOCK_SPACE_MAPPABLE, raw_info(again).flags);
 }
 
 /* Capacities from 1 to the maximum that the module states. */
@@ -1350,13 +1177,13 @@ TEST_F(space, capacities)
 
 	fd = raw_attach(self->name, KLOCK_ATTACH_CREATE, api.max_capacity);
 	ASSERT_LE(0, fd);
-	EXPECT_EQ(api.max_capacity, info_of(fd).capacity);
+	EXPECT_EQ(api.max_capacity, raw_info(fd).capacity);
 	EXPECT_EQ(0, raw_lock(fd, api.max_capacity - 1, KLOCK_LOCK_TRY, 0));
 	EXPECT_EQ(-EINVAL, raw_lock(fd, api.max_capacity, KLOCK_LOCK_TRY, 0));
 	EXPECT_EQ(-EINVAL, raw_resize(fd, api.max_capacity + 1));
 	EXPECT_EQ(-EINVAL, raw_resize(fd, UINT32_MAX));
 	EXPECT_EQ(-EINVAL, raw_resize(fd, 0));
-	EXPECT_EQ(api.max_capacity, info_of(fd).capacity);
+	EXPECT_EQ(api.max_capacity, raw_info(fd).capacity);
 	close(fd);
 	EXPECT_EQ(0, raw_remove(self->name, 0));
 
@@ -1378,11 +1205,11 @@ TEST_F(space, generation)
 
 		ASSERT_LE(0, fd);
 		ASSERT_LE(0, again);
-		seen[i] = info_of(fd).generation;
+		seen[i] = raw_info(fd).generation;
 		EXPECT_NE(0, seen[i]);
-		EXPECT_EQ(seen[i], info_of(again).generation);
+		EXPECT_EQ(seen[i], raw_info(again).generation);
 		EXPECT_EQ(0, raw_resize(fd, 100));
-		EXPECT_EQ(seen[i], info_of(again).generation);
+		EXPECT_EQ(seen[i], raw_info(again).generation);
 		for (unsigned int j = 0; j < i; j++) {
 			EXPECT_NE(seen[j], seen[i]);
 		}
@@ -1409,7 +1236,7 @@ TEST_F(space, outlives_its_clients)
 
 	fd = raw_attach(self->name, 0, 0);
 	ASSERT_LE(0, fd);
-	after = info_of(fd);
+	after = raw_info(fd);
 	EXPECT_EQ(1, before.held);
 	before.held = 0;
 	EXPECT_EQ(0, memcmp(&before, &after, sizeof(before)));
@@ -1429,11 +1256,11 @@ TEST_F(space, info_counts)
 	int fd = raw_attach(self->name, KLOCK_ATTACH_CREATE, 8), fds[3];
 	const struct agent *agents[] = { &a, &b, &c };
 	struct klock_ioc_info want = {
-		.capacity = 8, .mode = 0600, .generation = info_of(fd).generation, .clients = 1,
+		.capacity = 8, .mode = 0600, .generation = raw_info(fd).generation, .clients = 1,
 	}, got;
 
 #define EXPECT_INFO() do {						\
-	got = info_of(fd);						\
+	got = raw_info(fd);						\
 	want.passed = got.passed;					\
 	want.max_passed = got.max_passed;				\
 	EXPECT_EQ(want.allocated, got.allocated);			\
@@ -1598,9 +1425,9 @@ TEST_F(space, remove_with_clients)
 	ASSERT_LE(0, fd);
 	ASSERT_LE(0, ro);
 	EXPECT_EQ(0, raw_lock(fd, 0, 0, 0));
-	before = info_of(fd);
+	before = raw_info(fd);
 	EXPECT_EQ(-EBUSY, raw_remove(self->name, 0));
-	after = info_of(fd);
+	after = raw_info(fd);
 	EXPECT_EQ(0, memcmp(&before, &after, sizeof(before)));
 	EXPECT_EQ(1, raw_allocate(fd) == 0);
 	EXPECT_EQ(0, raw_lock(fd, 1, KLOCK_LOCK_TRY, 0));
@@ -1626,7 +1453,7 @@ TEST_F(space, remove_by_force)
 	EXPECT_EQ(0, raw_allocate(fd));
 	EXPECT_EQ(0, raw_lock(fd, 0, 0, 0));
 	EXPECT_EQ(0, raw_lock(other, 1, 0, 0));
-	before = info_of(fd);
+	before = raw_info(fd);
 	EXPECT_EQ(0, raw_remove(self->name, KLOCK_REMOVE_FORCE));
 	EXPECT_EQ(-ENOENT, raw_attach(self->name, 0, 0));
 	EXPECT_EQ(-ENOENT, raw_remove(self->name, KLOCK_REMOVE_FORCE));
@@ -1634,7 +1461,7 @@ TEST_F(space, remove_by_force)
 	EXPECT_FALSE(is_listed(self->listing, n, 0, self->name));
 
 	/* info works and says so; who held holds */
-	after = info_of(other);
+	after = raw_info(other);
 	EXPECT_EQ(before.generation, after.generation);
 	EXPECT_EQ(KLOCK_SPACE_REMOVED, after.flags);
 	EXPECT_EQ(2, after.held);
@@ -1663,18 +1490,18 @@ TEST_F(space, remove_by_force)
 	EXPECT_EQ(-EPERM, raw_unlock(fd, 0));
 	EXPECT_EQ(-ESTALE, raw_lock(fd, 0, KLOCK_LOCK_TRY, 0));
 	EXPECT_EQ(-ESTALE, raw_lock(other, 0, 0, 0));
-	EXPECT_EQ(1, info_of(fd).held);
+	EXPECT_EQ(1, raw_info(fd).held);
 
 	/* attach by descriptor works; break as ever */
 	late = raw_attach_fd(space_fd, 0);
 	ASSERT_LE(0, late);
-	EXPECT_EQ(before.generation, info_of(late).generation);
+	EXPECT_EQ(before.generation, raw_info(late).generation);
 	EXPECT_EQ(-ESTALE, raw_lock(late, 3, KLOCK_LOCK_TRY, 0));
 	EXPECT_EQ(-ENOENT, raw_break(late, 0, 0));
 	EXPECT_EQ(0, raw_break(late, 1, look(late, 1).token));
 	EXPECT_EQ(-EPERM, raw_unlock(other, 1));
 	EXPECT_EQ(-ESTALE, raw_lock(late, 1, KLOCK_LOCK_TRY, 0));
-	EXPECT_EQ(0, info_of(fd).held);
+	EXPECT_EQ(0, raw_info(fd).held);
 }
 
 /*
@@ -1696,14 +1523,14 @@ TEST_F(space, remove_with_waiters)
 		fds[i] = open_by(&agents[i], self->name, i == 3 ? KLOCK_ATTACH_ERRORCHECK : 0);
 		ASSERT_LE(0, fds[i]);
 		tell_lock(&agents[i], fds[i], i < 2 ? 0 : 7);
-		ASSERT_TRUE(UNTIL(info_of(fd).waiting == i + 1));
+		ASSERT_TRUE(UNTIL(raw_info(fd).waiting == i + 1));
 	}
 	EXPECT_EQ(0, raw_remove(self->name, KLOCK_REMOVE_FORCE));
 	for (int i = 0; i < 4; i++) {
 		EXPECT_EQ(-ESTALE, answer(&agents[i], NULL, 0));
 	}
-	EXPECT_EQ(0, info_of(fd).waiting);
-	EXPECT_EQ(2, info_of(fd).held);
+	EXPECT_EQ(0, raw_info(fd).waiting);
+	EXPECT_EQ(2, raw_info(fd).held);
 	EXPECT_EQ(0, raw_unlock(fd, 0));
 	EXPECT_EQ(0, raw_unlock(fd, 7));
 	for (int i = 0; i < 4; i++) {
@@ -1716,7 +1543,7 @@ TEST_F(space, remove_with_waiters)
 TEST_F(space, new_space_of_a_removed_name)
 {
 	int old = raw_attach(self->name, KLOCK_ATTACH_CREATE, 8), fd;
-	uint64_t generation = info_of(old).generation;
+	uint64_t generation = raw_info(old).generation;
 
 	ASSERT_LE(0, old);
 	EXPECT_EQ(0, raw_allocate(old));
@@ -1724,11 +1551,11 @@ TEST_F(space, new_space_of_a_removed_name)
 	EXPECT_EQ(0, raw_remove(self->name, KLOCK_REMOVE_FORCE));
 	fd = raw_attach(self->name, KLOCK_ATTACH_CREATE | KLOCK_ATTACH_EXCL, 4);
 	ASSERT_LE(0, fd);
-	EXPECT_NE(generation, info_of(fd).generation);
-	EXPECT_EQ(0, info_of(fd).allocated);
-	EXPECT_EQ(0, info_of(fd).flags);
-	EXPECT_EQ(4, info_of(fd).capacity);
-	EXPECT_EQ(1, info_of(fd).clients);
+	EXPECT_NE(generation, raw_info(fd).generation);
+	EXPECT_EQ(0, raw_info(fd).allocated);
+	EXPECT_EQ(0, raw_info(fd).flags);
+	EXPECT_EQ(4, raw_info(fd).capacity);
+	EXPECT_EQ(1, raw_info(fd).clients);
 	EXPECT_EQ(0, raw_lock(fd, 0, KLOCK_LOCK_TRY, 0));
 	EXPECT_EQ(0, raw_unlock(old, 0));
 	EXPECT_EQ(KLOCK_STATUS_HELD | KLOCK_STATUS_MINE, look(fd, 0).flags);
@@ -1820,8 +1647,8 @@ TEST_F(space, holder_of_a_removed_space_dies)
 	close(other);
 	EXPECT_EQ(-ESTALE, raw_lock(fd, 1, KLOCK_LOCK_TRY, 0));
 	EXPECT_EQ(-ESTALE, raw_lock(fd, 1, 0, 0));
-	EXPECT_EQ(0, info_of(fd).held);
-	EXPECT_EQ(1, info_of(fd).clients);
+	EXPECT_EQ(0, raw_info(fd).held);
+	EXPECT_EQ(1, raw_info(fd).clients);
 }
 
 /*
@@ -1863,7 +1690,7 @@ static bool enter_world(struct worlds *worlds, const char *name, uint32_t flags,
 	visitor->fd = raw_attach(name, flags, flags ? worlds->capacity : 0);
 	if (visitor->fd < 0)
 		return false;
-	info = info_of(visitor->fd);
+	info = raw_info(visitor->fd);
 	visitor->slot = info.generation % SLOTS;
 	visitor->common = info.capacity - 1;
 	if (before != visitor->slot)
@@ -2094,14 +1921,14 @@ TEST_F(space, descriptor_does_not_keep_the_client)
 {
 	int fd = raw_attach(self->name, KLOCK_ATTACH_CREATE, 4);
 	int space_fd = raw_space_fd(fd, NULL), late;
-	uint64_t generation = info_of(fd).generation;
+	uint64_t generation = raw_info(fd).generation;
 
 	ASSERT_LE(0, space_fd);
 	EXPECT_EQ(0, raw_lock(fd, 0, 0, 0));
 	close(fd);
 	late = raw_attach_fd(space_fd, 0);
 	ASSERT_LE(0, late);
-	EXPECT_EQ(1, info_of(late).clients);
+	EXPECT_EQ(1, raw_info(late).clients);
 	EXPECT_EQ(1, raw_lock(late, 0, KLOCK_LOCK_TRY, 0));
 	close(late);
 
@@ -2111,10 +1938,10 @@ TEST_F(space, descriptor_does_not_keep_the_client)
 	ASSERT_LE(0, fd);
 	late = raw_attach_fd(space_fd, 0);
 	ASSERT_LE(0, late);
-	EXPECT_EQ(generation, info_of(late).generation);
-	EXPECT_EQ(KLOCK_SPACE_REMOVED, info_of(late).flags);
+	EXPECT_EQ(generation, raw_info(late).generation);
+	EXPECT_EQ(KLOCK_SPACE_REMOVED, raw_info(late).flags);
 	EXPECT_EQ(-ESTALE, raw_lock(late, 0, KLOCK_LOCK_TRY, 0));
-	EXPECT_NE(generation, info_of(fd).generation);
+	EXPECT_NE(generation, raw_info(fd).generation);
 }
 
 /* It has the rights that it was made with, in the hands of whoever. */
@@ -2130,7 +1957,7 @@ TEST_F(space, descriptor_keeps_its_rights)
 	ASSERT_LE(0, ro_space);
 	late = raw_attach_fd(rw_space, KLOCK_ATTACH_READONLY);
 	ASSERT_LE(0, late);
-	EXPECT_EQ(4, info_of(late).capacity);
+	EXPECT_EQ(4, raw_info(late).capacity);
 	EXPECT_EQ(-EACCES, raw_lock(late, 0, KLOCK_LOCK_TRY, 0));
 	late = raw_attach_fd(ro_space, KLOCK_ATTACH_READONLY);
 	ASSERT_LE(0, late);
@@ -2156,38 +1983,7 @@ TEST_F(space, descriptor_of_something_else)
 	EXPECT_EQ(-EINVAL, raw_attach_fd(fd, 0));
 	EXPECT_EQ(-ENOTTY, raw_lock(space_fd, 0, KLOCK_LOCK_TRY, 0));
 	EXPECT_EQ(MAP_FAILED, mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
-	EXPECT_EQ(1, info_of(fd).clients);
-}
-
-/* Quotas are writable parameters of the module. */
-static const char * const quotas[] = {
-	"max_spaces", "max_locks", "max_spaces_per_user", "max_locks_per_user",
-};
-
-enum { MAX_SPACES, MAX_LOCKS, MAX_SPACES_PER_USER, MAX_LOCKS_PER_USER };
-
-static unsigned long get_quota(int i)
-{
-	unsigned long value = 0;
-	char path[128];
-	FILE *file;
-
-	snprintf(path, sizeof(path), "/sys/module/klock/parameters/%s", quotas[i]);
-	file = fopen(path, "r");
-	if (!file || fscanf(file, "%lu", &value) != 1)
-		fprintf(stderr, "# %s: %s\n", path, strerror(errno));
-	if (file)
-		fclose(file);
-	return value;
-}
-
-static bool set_quota(int i, unsigned long value)
-{
-	char path[128], text[32];
-
-	snprintf(path, sizeof(path), "/sys/module/klock/parameters/%s", quotas[i]);
-	snprintf(text, sizeof(text), "%lu\n", value);
-	return write_file(path, text);
+	EXPECT_EQ(1, raw_info(fd).clients);
 }
 
 FIXTURE(quota) {

@@ -166,14 +166,7 @@ static bool is_idle(struct klock *lock)
 
 static struct klock_ioc_info info_of(struct klock_space *space)
 {
-	struct klock_ioc_info info;
-	int ret;
-
-	POISON(info);
-	ret = raw_ioctl(klock_space_fd(space), KLOCK_IOC_INFO, &info);
-	if (ret < 0)
-		fprintf(stderr, "# KLOCK_IOC_INFO: %s\n", strerror(-ret));
-	return info;
+	return raw_info(klock_space_fd(space));
 }
 
 /* Reads the start of a file of /proc or /sys: whether it could. */
