@@ -55,12 +55,14 @@ static void klock_detach(struct klock_client *client, struct klock_space *space)
 {
 	u32 nr;
 
-	xa_erase(&space->clients, client->token);
+	/* Nobody has that number any more, nor gets it before the words were searched for it. */
+	xa_cmpxchg(&space->clients, client->token, client, XA_ZERO_ENTRY, 0);
 	smp_mb();	/* pairs with klock_look_held(), wait.c */
 	for_each_set_bit(nr, client->touched, KLOCK_PAGES_MAX) {
 		klock_table_release(space, nr, client->token, client->token);
 		cond_resched();
 	}
+	xa_erase(&space->clients, client->token);
 	smp_mb__before_atomic();	/* who sees it gone sees what it released */
 	atomic_dec(&space->nr_clients);
 }
@@ -133,9 +135,9 @@ static u32 klock_swept_token(struct klock_space *space)
 	u32 nr, last;
 
 	while (space->next_token >= space->swept_end) {
-		if (space->next_token > KLOCK_TOKEN_MAX)
+		if (space->next_token > klock_last_token)
 			space->next_token = 1;
-		last = min_t(u32, space->next_token + KLOCK_SWEEP - 1, KLOCK_TOKEN_MAX);
+		last = min_t(u32, space->next_token + KLOCK_SWEEP - 1, klock_last_token);
 		live = space->next_token;
 		if (xa_find(&space->clients, &live, last, XA_PRESENT))
 			last = live - 1;
@@ -157,16 +159,22 @@ static u32 klock_swept_token(struct klock_space *space)
 static void klock_enter_token(struct klock_space *space, struct klock_client *client,
 			      struct xa_state *xas)
 {
-	if (!space->wrapped && space->next_token > KLOCK_TOKEN_MAX)
-		space->wrapped = true;
-	client->token = space->wrapped ? klock_swept_token(space) : space->next_token;
-	xas_set(xas, client->token);
-	xas_lock(xas);
-	xas_store(xas, client);
-	xas_unlock(xas);
-	if (xas_error(xas))
-		return;
-	space->next_token++;
+	bool closing;
+
+	do {
+		if (!space->wrapped && space->next_token > klock_last_token)
+			space->wrapped = true;
+		client->token = space->wrapped ? klock_swept_token(space) : space->next_token;
+		xas_set(xas, client->token);
+		xas_lock(xas);
+		closing = xas_load(xas);	/* its last owner is in klock_detach() */
+		if (!closing)
+			xas_store(xas, client);
+		xas_unlock(xas);
+		if (xas_error(xas))
+			return;
+		space->next_token++;
+	} while (closing);
 	atomic_inc(&space->nr_clients);
 }
 

@@ -26,6 +26,10 @@ unsigned int klock_first_token = 1;
 module_param_named(first_token, klock_first_token, uint, 0444);
 MODULE_PARM_DESC(first_token, "for tests: token of the first client of a space (1)");
 
+unsigned int klock_last_token = KLOCK_TOKEN_MAX;
+module_param_named(last_token, klock_last_token, uint, 0444);
+MODULE_PARM_DESC(last_token, "for tests: token after which 1 follows (1073741822)");
+
 /* Writes a result that the caller may know a shorter or a longer form of. */
 int klock_copy_result(void __user *to, size_t usize, const void *from, size_t ksize)
 {
@@ -336,7 +340,8 @@ static int __init klock_init(void)
 	int ret;
 
 	if (!klock_max_capacity || klock_max_capacity > KLOCK_CAPACITY_MAX ||
-	    !klock_first_token || klock_first_token > KLOCK_TOKEN_MAX)
+	    !klock_first_token || klock_first_token > klock_last_token ||
+	    klock_last_token > KLOCK_TOKEN_MAX)
 		return -EINVAL;
 	ret = klock_queue_cache_init();
 	if (ret)

@@ -284,7 +284,7 @@ union klock_args {
 /* device.c */
 extern unsigned int klock_max_capacity;
 extern bool klock_pin;
-extern unsigned int klock_first_token;
+extern unsigned int klock_first_token, klock_last_token;
 int klock_copy_result(void __user *to, size_t usize, const void *from, size_t ksize);
 
 /* client.c */

@@ -4,8 +4,11 @@
  * memory is then what it was before.  KLOCK_LONG=1: as many as it says in
  * Documentation/testing.rst, else fewer where that would take too long.
  */
+#define _GNU_SOURCE
+
 #include "klock_test.h"
 
+#include <sched.h>
 #include <sys/resource.h>
 
 static bool is_long(void)
@@ -334,6 +337,91 @@ TEST_F(tokens, nobody_inherits_a_lock_with_its_number)
 		close(fd[i]);
 	close(first);
 	EXPECT_EQ(0, raw_remove("heir", 0));
+}
+
+#define FEW_TOKENS	16
+
+static void stay_on(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	CHECK(!sched_setaffinity(0, sizeof(set), &set));
+}
+
+/* Has been in each page of the table, holds lock 0, and takes its time to close. */
+static pid_t close_slowly(atomic_uint *token)
+{
+	pid_t pid = spawn();
+
+	if (pid == 0) {
+		int fd = raw_attach("closing", 0, 0);
+		uint32_t mine;
+
+		for (uint32_t id = 511; id < KLOCK_CAPACITY_MAX; id += 512)
+			CHECK(raw_lock(fd, id, 0, 0) == 0 && raw_unlock(fd, id) == 0);
+		mine = token_of(fd);
+		CHECK(raw_lock(fd, 0, 0, 0) == 0);
+		*token = mine;
+		stay_on(0);
+		CHECK(nice(19) == 19);
+		close(fd);
+		_exit(0);
+	}
+	return pid;
+}
+
+/*
+ * A close searches all words that may bear its number.  Who got the number meanwhile
+ * would have his lock released by that.
+ */
+TEST_F_TIMEOUT(tokens, nobody_gets_the_number_of_one_who_closes, 60)
+{
+	const uint32_t last = KLOCK_CAPACITY_MAX - 1;
+	atomic_uint *token = shared(sizeof(*token));
+	int watch, fd, i, round;
+	bool got = false;
+	pid_t pid, burner;
+
+	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
+		SKIP(return, "one processor");
+	ASSERT_EQ(0, unload());
+	ASSERT_EQ(0, load("last_token=16"));
+	watch = raw_attach("closing", KLOCK_ATTACH_CREATE, KLOCK_CAPACITY_MAX);
+	ASSERT_LE(0, watch);
+	for (round = 0; round < 5; round++) {
+		*token = 0;
+		burner = spawn();
+		if (burner == 0) {
+			stay_on(0);
+			for (;;)
+				;
+		}
+		pid = close_slowly(token);
+		stay_on(1);
+		/* It has begun: lock 0 is in the first page. */
+		ASSERT_TRUE(UNTIL(*token && raw_lock(watch, 0, KLOCK_LOCK_TRY, 0) == 1));
+		ASSERT_EQ(0, raw_unlock(watch, 0));
+		for (i = 0, got = false; i < FEW_TOKENS && !got; i++) {
+			fd = raw_attach("closing", 0, 0);
+			ASSERT_LE(0, fd);
+			got = token_of(fd) == *token;
+			if (!got)
+				close(fd);
+		}
+		if (got) {
+			ASSERT_LE(0, raw_lock(fd, last, KLOCK_LOCK_TRY, 0));
+		}
+		slay(burner);
+		ASSERT_EQ(0, reap(pid));
+		if (got) {
+			ASSERT_EQ(0, raw_unlock(fd, last)) TH_LOG("token %u", *token);
+			close(fd);
+		}
+	}
+	close(watch);
+	EXPECT_EQ(0, raw_remove("closing", 0));
 }
 
 TEST_HARNESS_MAIN
