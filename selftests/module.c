@@ -8,51 +8,6 @@
 #include "klock_test.h"
 
 #include <sys/stat.h>
-#include <sys/syscall.h>
-
-static int load(const char *parameters)
-{
-	int fd = open(getenv("KLOCK_KO"), O_RDONLY | O_CLOEXEC), ret;
-
-	if (fd < 0)
-		return -errno;
-	ret = syscall(SYS_finit_module, fd, parameters, 0) ? -errno : 0;
-	close(fd);
-	return ret;
-}
-
-/* -EWOULDBLOCK is what the kernel says of a module that is in use. */
-static int unload(void)
-{
-	return syscall(SYS_delete_module, "klock", O_NONBLOCK) ? -errno : 0;
-}
-
-static bool loaded(void)
-{
-	return access("/sys/module/klock", F_OK) == 0;
-}
-
-/* How many lines of a file begin with @word, perhaps after a number. */
-static int lines(const char *path, const char *word)
-{
-	FILE *file = fopen(path, "re");
-	char line[256];
-	int n = 0;
-
-	if (!file)
-		return -1;
-	while (fgets(line, sizeof(line), file))
-		n += !strncmp(line + strspn(line, " 0123456789"), word, strlen(word));
-	fclose(file);
-	return n;
-}
-
-/* Nothing is left; caches that the kernel merged with others cannot be seen. */
-static bool gone(void)
-{
-	return !loaded() && access("/dev/klock", F_OK) && access("/sys/class/misc/klock", F_OK) &&
-	       lines("/proc/misc", "klock") == 0 && lines("/proc/slabinfo", "klock") == 0;
-}
 
 static long available_kb(void)
 {

@@ -236,22 +236,6 @@ TEST_F_TIMEOUT(scale, spaces, 300)
  * Tokens
  */
 
-static int load(const char *parameters)
-{
-	int fd = open(getenv("KLOCK_KO"), O_RDONLY | O_CLOEXEC), ret;
-
-	if (fd < 0)
-		return -errno;
-	ret = syscall(SYS_finit_module, fd, parameters, 0) ? -errno : 0;
-	close(fd);
-	return ret;
-}
-
-static int unload(void)
-{
-	return syscall(SYS_delete_module, "klock", O_NONBLOCK) ? -errno : 0;
-}
-
 #define LAST_TOKEN	(KLOCK_WORD_NONE - 1)
 
 static uint32_t token_of(int fd)
