@@ -273,8 +273,9 @@ uint32_t klock_id(const struct klock *lock);
  * without unlocking, and what the lock protects may be half done.  That is said once.
  *
  * Errors: -EINVAL (the lock is not below the capacity), -ESTALE (the space was
- * removed), -ENOMEM (nothing to wait with), -EDEADLK (KLOCK_ERRORCHECK only: this
- * thread has it, or a cycle of up to 1024 waiting threads would close).
+ * removed), -ENOMEM (nothing to wait with, or, KLOCK_ERRORCHECK only, to note the
+ * thread in), -EDEADLK (KLOCK_ERRORCHECK only: this thread has it, or a cycle of up
+ * to 1024 waiting threads would close).
  */
 int klock_lock(struct klock *lock);
 

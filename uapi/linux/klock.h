@@ -7,7 +7,8 @@
  * An open file of /dev/klock is one *client*.  It is attached once, to one
  * *space* (a table of locks numbered from 0), by KLOCK_IOC_ATTACH; one that
  * was never attached is attached to the caller's own space "default" by its
- * first call on a lock or a space (not GET_API, LIST_SPACES and REMOVE).
+ * first call on a lock or a space (not GET_API, LIST_SPACES and REMOVE), and
+ * stays so if that call then fails.
  *
  * Common to all calls:
  *  - Structs are the same for 32 and 64-bit callers, without padding.  They may
@@ -19,7 +20,8 @@
  *    unless said otherwise.
  *  - uids, gids, pids and tids are those of the caller's own namespaces.
  *  - A result of a call that changes something is the value of the ioctl, and
- *    a call that fails has changed nothing.
+ *    a call that fails has changed nothing (but a first call has attached, see
+ *    above).
  *
  * Errors common to all calls: EFAULT (the struct cannot be read or written),
  * EINVAL and E2BIG (see above), ENOTTY (no such call).  Those on a lock or a
@@ -291,10 +293,10 @@ struct klock_ioc_id {
  * Waits until it has the lock.  A signal ends the wait with ERESTARTSYS: the
  * call is restarted, or fails with EINTR, as sigaction() says.
  *
- * Errors: EBUSY, ETIMEDOUT, EINTR, ENOMEM (nothing to wait with), EDEADLK
- * (errorcheck only: the thread has it already, or a cycle of up to 1024 waiting
- * threads would close; also if @deadline is past), EINVAL (also: @id is not below the
- * capacity), ESTALE (the space was removed).
+ * Errors: EBUSY, ETIMEDOUT, EINTR, ENOMEM (nothing to wait with, or, errorcheck
+ * only, to note the thread in), EDEADLK (errorcheck only: the thread has it
+ * already, or a cycle of up to 1024 waiting threads would close; also if @deadline is
+ * past), EINVAL (also: @id is not below the capacity), ESTALE (the space was removed).
  */
 struct klock_ioc_lock {
 	__u32 id;
