@@ -57,7 +57,7 @@ struct klock__rest {
  */
 #define KLOCK__CHUNK	65536	/* of whole pages, whatever their size */
 
-static_assert(sizeof(struct klock) == sizeof(struct klock__rest), "a rest for each handle");
+static_assert(sizeof(struct klock) >= sizeof(struct klock__rest), "a rest for each handle");
 
 static inline struct klock__rest *klock__rest(const struct klock *lock)
 {

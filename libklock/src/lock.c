@@ -167,11 +167,13 @@ static __attribute__((noinline)) int take(struct klock *lock, uint32_t flags, ui
 /* In ns; what is before or after all that the kernel knows is the first or the last of it. */
 static uint64_t to_ns(const struct timespec *time)
 {
-	if (time->tv_sec < 0)
+	int64_t seconds = time->tv_sec;		/* which may have 32 bits */
+
+	if (seconds < 0)
 		return 0;
-	if (time->tv_sec >= INT64_MAX / NSEC_PER_SEC)
+	if (seconds >= INT64_MAX / NSEC_PER_SEC)
 		return INT64_MAX;
-	return (uint64_t)time->tv_sec * NSEC_PER_SEC + time->tv_nsec;
+	return (uint64_t)seconds * NSEC_PER_SEC + time->tv_nsec;
 }
 
 int klock_lock(struct klock *lock)
