@@ -27,6 +27,7 @@
  * a waiter neither blocks suspend nor looks hung.
  */
 #include <linux/hrtimer.h>
+#include <linux/kcsan-checks.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
 #include <linux/slab.h>
@@ -71,17 +72,37 @@ static struct hlist_bl_head *klock_bucket(struct klock_page *page, u32 id)
 	return &page->queues[id % KLOCK_BUCKETS];
 }
 
+/*
+ * The lock is a bit of the word that points to the first queue.  Who waits for it sets the
+ * bit again and again, while who has it reads and writes the pointer with plain
+ * accesses: list_bl.h is made so.  KCSAN is told that these are atomic; it still sees who
+ * comes there without the lock.
+ */
+static void klock_head_lock(struct hlist_bl_head *bucket)
+	__acquires(bitlock)
+{
+	hlist_bl_lock(bucket);
+	kcsan_nestable_atomic_begin();
+}
+
+static void klock_head_unlock(struct hlist_bl_head *bucket)
+	__releases(bitlock)
+{
+	hlist_bl_unlock(bucket);
+	kcsan_nestable_atomic_end();
+}
+
 /* With no queue of the lock there, nobody begins to wait until it is unlocked. */
 void klock_bucket_lock(struct klock_page *page, u32 id)
 	__acquires(bitlock)
 {
-	hlist_bl_lock(klock_bucket(page, id));
+	klock_head_lock(klock_bucket(page, id));
 }
 
 void klock_bucket_unlock(struct klock_page *page, u32 id)
 	__releases(bitlock)
 {
-	hlist_bl_unlock(klock_bucket(page, id));
+	klock_head_unlock(klock_bucket(page, id));
 }
 
 /* The queue of the lock, if it has one, with a reference; its bucket is locked. */
@@ -122,11 +143,11 @@ static struct klock_queue *klock_queue_unref(struct klock_page *page, struct klo
 	struct hlist_bl_head *bucket = klock_bucket(page, queue->id);
 	bool last;
 
-	hlist_bl_lock(bucket);
+	klock_head_lock(bucket);
 	last = atomic_dec_and_test(&queue->refs);
 	if (last)
 		hlist_bl_del_init(&queue->node);
-	hlist_bl_unlock(bucket);
+	klock_head_unlock(bucket);
 	if (!last)
 		return NULL;
 	queue->held_since = 0;
@@ -193,7 +214,7 @@ static int klock_queue_get(struct klock_client *client, struct klock_page *page,
 	if (!mine)
 		return -ENOMEM;
 
-	hlist_bl_lock(bucket);
+	klock_head_lock(bucket);
 	waiter->queue = klock_queue_look_up(page, id);
 	if (waiter->queue) {
 		waiter->spare = mine;
@@ -203,7 +224,7 @@ static int klock_queue_get(struct klock_client *client, struct klock_page *page,
 		hlist_bl_add_head(&mine->node, bucket);
 		waiter->queue = mine;
 	}
-	hlist_bl_unlock(bucket);
+	klock_head_unlock(bucket);
 	/*
 	 * A waiter can be found; then it reads the word and space->removed.
 	 * Pairs with the barriers in klock_table_shrink() and _close().
