@@ -17,7 +17,8 @@
 #   make lint      silent when there is nothing to say
 #   make clean
 #
-# Variables: KDIR; for those in VMs KERNEL and what selftests/vm/run says.
+# Variables: KDIR; for those in VMs KERNEL and what selftests/vm/run says; FOR=m32|arm64|clang:
+# libklock and programs for 32-bit users, for arm64, by clang; they go to build/$(FOR).
 
 MAKEFLAGS += --no-print-directory
 PREFIX ?= /usr/local
@@ -45,15 +46,43 @@ module:
 	@flock build/lock $(MAKE) -C $(KDIR) M=$(CURDIR)/build/$(release)/kmod modules
 	@ln -sf kmod/klock.ko build/$(release)/klock.ko
 
+# Whom libklock and the programs are for: this machine, or
+FOR ?= $(filter arm64 clang,$(KERNEL))
+for_m32 := CC='gcc -m32'
+for_arm64 = CC=$(arm64)gcc AR=$(arm64)ar
+arm64 = $(eval arm64 := $(shell $(VM)/kernel arm64)/cross/usr/bin/aarch64-linux-gnu-)$(arm64)
+for_clang := CC=clang
+packages_clang := clang libclang-rt-dev
+variant := build/$(FOR)
+for = $(for_$(FOR)) LIBKLOCK=$(CURDIR)/$(variant)/libklock
+
+ifeq ($(FOR),)
+variant := build
+for :=
 library:
 	@$(VM)/install gcc libc6-dev
 	@$(MAKE) -C libklock
+else
+library:
+	$(if $(for_$(FOR)),,$(error FOR=$(FOR)))
+	@$(VM)/install gcc libc6-dev gcc-multilib $(packages_$(FOR))
+	@mkdir -p $(variant)/libklock/src
+	@ln -sfn $(CURDIR)/uapi $(variant)/uapi
+	@ln -sfn $(addprefix $(CURDIR)/libklock/,Makefile libklock.map include examples) $(variant)/libklock
+	@ln -sf $(wildcard $(CURDIR)/libklock/src/*.[ch]) $(variant)/libklock/src
+	@$(MAKE) -C $(variant)/libklock $(for)
+endif
 
 programs: library
 	@$(VM)/install gcc libc6-dev gcc-multilib
-	@mkdir -p build/selftests
-	@$(MAKE) -C selftests OUTPUT=$(CURDIR)/build/selftests
-	@cp selftests/*.sh selftests/settings build/selftests
+	@mkdir -p $(variant)/selftests
+	@$(MAKE) -C selftests OUTPUT=$(CURDIR)/$(variant)/selftests $(for)
+	@cp selftests/*.sh selftests/settings $(variant)/selftests
+
+# What there is to run
+list-programs:
+	@$(MAKE) -s -C selftests OUTPUT=$(CURDIR)/$(variant)/selftests $(for) COLLECTION=klock emit_tests | \
+		cut -d: -f2
 
 # Only what it needs, and only its own words.
 demo:
@@ -75,9 +104,10 @@ vm:
 torture: TIME ?= 600
 torture: library
 	@$(VM)/install gcc libc6-dev
-	@mkdir -p build/selftests
-	@$(MAKE) -C selftests OUTPUT=$(CURDIR)/build/selftests $(CURDIR)/build/selftests/torture
-	@PROGRAMS=build/selftests/torture TIMEOUT=$$(($(TIME) + 900)) $(VM)/run \
+	@mkdir -p $(variant)/selftests
+	@$(MAKE) -C selftests OUTPUT=$(CURDIR)/$(variant)/selftests $(for) \
+		$(CURDIR)/$(variant)/selftests/torture
+	@PROGRAMS=$(variant)/selftests/torture TIMEOUT=$$(($(TIME) + 900)) $(VM)/run \
 		'./torture --seconds $(TIME) $(SEED:%=--seed %)'
 
 mutate:
@@ -160,4 +190,4 @@ clean:
 		selftests/library_tsan selftests/first
 	$(MAKE) -C libklock clean
 
-.PHONY: all module library programs demo check vm torture mutate bench bench-doc bench-baseline install lint lint-packages lint-files clean
+.PHONY: all module library programs list-programs demo check vm torture mutate bench bench-doc bench-baseline install lint lint-packages lint-files clean

@@ -42,6 +42,10 @@
  */
 #define PATIENCE_MS	(20000 * slowness())
 
+/* The harness's own casts to the type of what it compares; to an _Atomic one clang does not. */
+#undef is_signed_type
+#define is_signed_type(var)	((__typeof__(((void)0, (var))))-1 < (__typeof__(((void)0, (var))))1)
+
 #define POISON(x)	memset(&(x), 0xa5, sizeof(x))
 
 /* Ends a child, with a word on where, if @cond does not hold. */

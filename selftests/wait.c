@@ -1254,8 +1254,8 @@ TEST(no_hung_task_warning)
 	    access(HUNG("timeout_secs"), W_OK))
 		SKIP(return, "no hung task check that could be set: %s", strerror(errno));
 	SPACE_NAME(name);
-	ASSERT_TRUE((space = make_space(name, 1, KLOCK_NO_FASTPATH)));
-	ASSERT_TRUE((lock = get_lock(space, 0)));
+	ASSERT_NE(NULL, (space = make_space(name, 1, KLOCK_NO_FASTPATH)));
+	ASSERT_NE(NULL, (lock = get_lock(space, 0)));
 	kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	ASSERT_LE(0, kmsg);
 	ASSERT_LE(0, lseek(kmsg, 0, SEEK_END));
@@ -1298,8 +1298,8 @@ TEST(does_not_block_suspend)
 	    !read_text(PM_DELAY, delay, sizeof(delay)))
 		SKIP(return, "no test of suspend: %s", strerror(errno));
 	SPACE_NAME(name);
-	ASSERT_TRUE((space = make_space(name, 1, 0)));
-	ASSERT_TRUE((lock = get_lock(space, 0)));
+	ASSERT_NE(NULL, (space = make_space(name, 1, 0)));
+	ASSERT_NE(NULL, (lock = get_lock(space, 0)));
 
 	ASSERT_EQ(0, klock_lock(lock));
 	pid[0] = spawn();
