@@ -337,6 +337,17 @@ static inline int raw_ioctl(int fd, unsigned long number, const void *arg)
 	return ret < 0 ? -errno : ret;
 }
 
+/* By this program: not by one of 32 bits. */
+static inline bool words_can_be_mapped(void)
+{
+	struct klock_ioc_api api = { .version = 0 };
+	int fd = open("/dev/klock", O_RDWR | O_CLOEXEC);
+	bool can = raw_ioctl(fd, KLOCK_IOC_GET_API, &api) == 0 && api.features & KLOCK_FEATURE_MAP;
+
+	close(fd);
+	return can;
+}
+
 /*
  * A client without the library: a descriptor, or -errno.  @flags: KLOCK_ATTACH_*;
  * @capacity is for KLOCK_ATTACH_CREATE.

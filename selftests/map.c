@@ -2315,16 +2315,6 @@ TEST_F_TIMEOUT(map, barging_is_bounded_across_both_ways, 60)
 	}
 }
 
-static bool words_can_be_mapped(void)
-{
-	struct klock_ioc_api api = { .version = 0 };
-	int fd = open("/dev/klock", O_RDWR | O_CLOEXEC);
-	bool can = raw_ioctl(fd, KLOCK_IOC_GET_API, &api) == 0 && api.features & KLOCK_FEATURE_MAP;
-
-	close(fd);
-	return can;
-}
-
 /* A 32-bit program has nothing to test here. */
 static int run_or_skip(int argc, char **argv)
 {
