@@ -7,6 +7,8 @@
 #   make           kmod/klock.ko for the kernel of KDIR, libklock.a, libklock.so
 #   make demo      shows the main job in a VM
 #   make check     builds, lints and tests everything in VMs
+#   make check-all tests on many kernels, for other users, on 1, 2 and 8 processors; takes
+#                  hours; ONLY='rt arm64': these rows of selftests/vm/check-all
 #   make vm CMD='...'   runs a command in a VM (selftests/vm/run exits with its very
 #                  status, make with 2 when that is not 0); without CMD: a shell
 #   make torture   selftests/torture.c in a VM for TIME= seconds, with SEED= the same again
@@ -95,6 +97,9 @@ build/demo: selftests/demo.c libklock/libklock.a
 
 check:
 	@$(VM)/check
+
+check-all:
+	@$(VM)/check-all $(ONLY)
 
 vm: export KLOCK_VM_CMD = $(value CMD)
 vm:
@@ -190,4 +195,4 @@ clean:
 		selftests/library_tsan selftests/first
 	$(MAKE) -C libklock clean
 
-.PHONY: all module library programs list-programs demo check vm torture mutate bench bench-doc bench-baseline install lint lint-packages lint-files clean
+.PHONY: all module library programs list-programs demo check check-all vm torture mutate bench bench-doc bench-baseline install lint lint-packages lint-files clean
