@@ -24,6 +24,11 @@
 #define NO_SPACE ((struct klock_space *)0x5a)
 #define NO_LOCK ((struct klock *)0x5a)
 
+#ifdef __has_feature	/* so says clang */
+#if __has_feature(thread_sanitizer)
+#define __SANITIZE_THREAD__
+#endif
+#endif
 #ifndef __SANITIZE_THREAD__
 
 static int raw_clone(void)

@@ -50,6 +50,11 @@ static inline uint64_t me_of(const struct klock *lock)
  * What the kernel orders, ThreadSanitizer is told: whoever took the lock there comes
  * after whoever gave it up, there or here.
  */
+#ifdef __has_feature	/* so says clang */
+#if __has_feature(thread_sanitizer)
+#define __SANITIZE_THREAD__
+#endif
+#endif
 #ifdef __SANITIZE_THREAD__
 #include <sanitizer/tsan_interface.h>
 
