@@ -1056,7 +1056,7 @@ static void race_to_leave(struct __test_metadata *_metadata, SELF *self, enum le
 {
 	struct race *race = shared(sizeof(*race));
 	unsigned int i, left[2] = { 0, 0 }, got[2] = { 0, 0 };
-	int64_t offset[2] = { 0, 0 };
+	int64_t offset[2] = { 0, 0 }, step;
 	int ret;
 
 	race->how = how;
@@ -1064,7 +1064,10 @@ static void race_to_leave(struct __test_metadata *_metadata, SELF *self, enum le
 	rounds = fewer(rounds);
 	for (i = 0; i < 3; i++)
 		start_racer(_metadata, self, race, &race->racer[i]);
-	/* Step by step to where it is a near thing: earlier if it left, later if not. */
+	/*
+	 * Step by step to where it is a near thing: earlier if it left, later if not; in long
+	 * steps until both have happened.
+	 */
 	for (i = 0; i < rounds; i += ret >= 0) {
 		race->pass = i % 4;
 		race->break_it = i / 4 % 2;
@@ -1073,7 +1076,8 @@ static void race_to_leave(struct __test_metadata *_metadata, SELF *self, enum le
 			continue;
 		left[race->pass] += ret;
 		got[race->pass] += !ret;
-		offset[race->pass] += ret ? -STEP_NS : STEP_NS;
+		step = left[race->pass] && got[race->pass] ? STEP_NS : 4 * STEP_NS;
+		offset[race->pass] += ret ? -step : step;
 	}
 	for (i = 0; i < 2; i++) {
 		TH_LOG("%s: %u left, %u had the lock; at last %d us between",
