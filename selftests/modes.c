@@ -1250,18 +1250,22 @@ TEST_F_TIMEOUT(cycle, locks_in_order_give_no_false_alarm, 60)
 TEST_F_TIMEOUT(cycle, locks_at_random_never_hang, 60)
 {
 	struct actor *actor = self->stage.actor;
-	unsigned int i;
+	unsigned int i, again;
 	int ret, refusals = 0;
 
 	for (i = 0; i < CROWD; i++) {
 		hire(_metadata, &self->stage, variant->kind);
 		actor[i].times = 250;
-		begin(&actor[i], do_take_at_random, 0);
 	}
-	for (i = 0; i < CROWD; i++) {
-		ret = end(&actor[i]);
-		EXPECT_LE(0, ret);
-		refusals += ret;
+	/* With few processors below those of the VM, they may hardly run at the same time. */
+	for (again = 0; again < 20 && !refusals; again++) {
+		for (i = 0; i < CROWD; i++)
+			begin(&actor[i], do_take_at_random, 0);
+		for (i = 0; i < CROWD; i++) {
+			ret = end(&actor[i]);
+			ASSERT_LE(0, ret);
+			refusals += ret;
+		}
 	}
 	TH_LOG("%d waits refused", refusals);
 	EXPECT_LT(0, refusals);
