@@ -2312,7 +2312,10 @@ TEST_F_TIMEOUT(map, barging_is_bounded_across_both_ways, 60)
 	       count->of[0], count->of[1], count->of[2], (uintmax_t)info.passed,
 	       (uintmax_t)info.max_passed);
 	EXPECT_LE(ACQUISITIONS, count->all);
-	EXPECT_LT(0, info.max_passed);
+	/* On one processor who is woken may find the hog outside each time. */
+	if (sysconf(_SC_NPROCESSORS_ONLN) > 1) {
+		EXPECT_LT(0, info.max_passed);
+	}
 	EXPECT_GE(api.max_passed, info.max_passed);
 	for (int i = 0; i < 3; i++) {
 		EXPECT_LT(100, count->of[i]);
