@@ -39,14 +39,16 @@ release = $(or $(shell sed -n 's/.*UTS_RELEASE "\(.*\)"/\1/p' \
 all: module library
 	@cp build/$(release)/klock.ko kmod/klock.ko
 
+# One that counts what of it runs has a place of its own.
+module: place = build/$(release)$(GCOV_PROFILE:y=-gcov)$(KCOV_INSTRUMENT:y=-kcov)
 module:
 	@$(VM)/install gcc libc6-dev
-	@mkdir -p build/$(release)/kmod
-	@ln -sfn ../../uapi build/$(release)/uapi
+	@mkdir -p $(place)/kmod
+	@ln -sfn ../../uapi $(place)/uapi
 	@ln -sf $(CURDIR)/kmod/Kbuild $(filter-out %.mod.c,$(wildcard $(CURDIR)/kmod/*.[ch])) \
-		build/$(release)/kmod
-	@flock build/lock $(MAKE) -C $(KDIR) M=$(CURDIR)/build/$(release)/kmod modules
-	@ln -sf kmod/klock.ko build/$(release)/klock.ko
+		$(place)/kmod
+	@flock build/lock $(MAKE) -C $(KDIR) M=$(CURDIR)/$(place)/kmod modules
+	@ln -sf kmod/klock.ko $(place)/klock.ko
 
 # Whom libklock and the programs are for: this machine, or
 FOR ?= $(filter arm64 clang,$(KERNEL))
