@@ -12,6 +12,9 @@
 #   make vm CMD='...'   runs a command in a VM (selftests/vm/run exits with its very
 #                  status, make with 2 when that is not 0); without CMD: a shell
 #   make torture   selftests/torture.c in a VM for TIME= seconds, with SEED= the same again
+#   make fuzz      selftests/fuzz.c in a VM for TIME= seconds, with SEED= the same again;
+#                  FUZZ= more of its options
+#   make coverage  what of the module all tests run, as a table
 #   make mutate    bugs, one after the other, and whether the tests see each
 #   make bench     the benchmarks, in a VM; QUICK=1: in 90 s
 #   make bench-doc, bench-baseline   renew what depends on them
@@ -81,7 +84,7 @@ programs: library
 	@$(VM)/install gcc libc6-dev gcc-multilib
 	@mkdir -p $(variant)/selftests
 	@$(MAKE) -C selftests OUTPUT=$(CURDIR)/$(variant)/selftests $(for)
-	@cp selftests/*.sh selftests/settings $(variant)/selftests
+	@cp selftests/*.sh selftests/settings selftests/fuzz.corpus $(variant)/selftests
 
 # What there is to run
 list-programs:
@@ -117,6 +120,18 @@ torture: library
 	@PROGRAMS=$(variant)/selftests/torture TIMEOUT=$$(($(TIME) + 900)) $(VM)/run \
 		'./torture --seconds $(TIME) $(SEED:%=--seed %)'
 
+fuzz: TIME ?= 600
+fuzz: library
+	@$(VM)/install gcc libc6-dev
+	@mkdir -p build/selftests
+	@$(MAKE) -C selftests OUTPUT=$(CURDIR)/build/selftests $(CURDIR)/build/selftests/fuzz
+	@KERNEL=debug KCOV_INSTRUMENT=y PROGRAMS='build/selftests/fuzz selftests/fuzz.corpus' \
+		TIMEOUT=$$(($(TIME) + 900)) $(VM)/run \
+		'./fuzz --seconds $(TIME) $(SEED:%=--seed %) $(FUZZ)'
+
+coverage:
+	@$(VM)/coverage
+
 mutate:
 	@selftests/mutate/run
 
@@ -142,7 +157,7 @@ install: all
 # against.  kernel_c is held to the kernel's rules in full.
 kernel_c := $(filter-out %.mod.c,$(wildcard kmod/*.[ch]))
 user_c := $(wildcard uapi/linux/*.h libklock/*/*.[ch] selftests/*.[ch] selftests/bench/*.c)
-scripts := $(filter-out %.config,$(wildcard $(VM)/*)) $(wildcard selftests/*.sh .ci/*) \
+scripts := $(filter-out %.config %.reasons,$(wildcard $(VM)/*)) $(wildcard selftests/*.sh .ci/*) \
 	   $(addprefix $(BENCH)/,run report guard) selftests/model/check selftests/mutate/run
 
 # What is for the kernel alone: its types and macros, and that C11 has names like
@@ -197,4 +212,4 @@ clean:
 		selftests/library_tsan selftests/first
 	$(MAKE) -C libklock clean
 
-.PHONY: all module library programs list-programs demo check check-all vm torture mutate bench bench-doc bench-baseline install lint lint-packages lint-files clean
+.PHONY: all module library programs list-programs demo check check-all vm torture fuzz coverage mutate bench bench-doc bench-baseline install lint lint-packages lint-files clean
