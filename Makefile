@@ -120,13 +120,14 @@ torture: library
 	@PROGRAMS=$(variant)/selftests/torture TIMEOUT=$$(($(TIME) + 900)) $(VM)/run \
 		'./torture --seconds $(TIME) $(SEED:%=--seed %)'
 
+# The first token is one of the last, so that they wrap.
 fuzz: TIME ?= 600
 fuzz: library
 	@$(VM)/install gcc libc6-dev
 	@mkdir -p build/selftests
 	@$(MAKE) -C selftests OUTPUT=$(CURDIR)/build/selftests $(CURDIR)/build/selftests/fuzz
 	@KERNEL=debug KCOV_INSTRUMENT=y PROGRAMS='build/selftests/fuzz selftests/fuzz.corpus' \
-		TIMEOUT=$$(($(TIME) + 900)) $(VM)/run \
+		INSMOD_ARGS=first_token=1073741800 TIMEOUT=$$(($(TIME) + 900)) $(VM)/run \
 		'./fuzz --seconds $(TIME) $(SEED:%=--seed %) $(FUZZ)'
 
 coverage:
