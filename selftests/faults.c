@@ -1300,7 +1300,7 @@ TEST_F(faults, first_call_that_cannot_tell)
 TEST_F_TIMEOUT(faults, page_of_a_mapping, 60)
 {
 	struct world *world = &self->world;
-	void *far = (void *)(1UL << 45);	/* from all that has page tables */
+	void *far = (void *)(uintptr_t)(1ULL << 45);	/* from all that has page tables */
 	volatile uint64_t *words;
 	uint64_t old;
 	int n = 0, left;
