@@ -196,6 +196,8 @@ static int klock_join(struct klock_client *client, struct klock_space *space, u3
 			xas_set_err(&xas, -ESTALE);
 		else if (flags & KLOCK_ATTACH_EXCL)
 			xas_set_err(&xas, -EEXIST);
+		else if (atomic_read(&space->nr_clients) >= klock_last_token)
+			xas_set_err(&xas, -ENFILE);	/* no number is left */
 		else
 			klock_enter_token(space, client, &xas);
 		mutex_unlock(&space->mutex);

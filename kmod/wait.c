@@ -12,7 +12,7 @@
  * the first one's becomes the queue of the lock, and whoever leaves takes one
  * with it: its own, or that of another waiter, or at last the queue.  So only
  * the second thread of a client that waits at the same time allocates, before
- * anything has changed.
+ * anything has changed; or one whose queue was left to a call that looked at it.
  *
  * Order: the first in the queue is woken when the lock becomes free, and must
  * take it.  A running thread may take it first; after KLOCK_PASSED_MAX such
