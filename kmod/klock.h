@@ -41,9 +41,9 @@
  *	bucket of a page	a bit spin lock, a leaf
  *
  * The first four are never taken below a queue->mutex.  None of them is held
- * while user memory is touched, and none across the return to user space.  Memory is
- * allocated below the first two alone, and below the second only for the owner of the
- * space: the limits of a memory cgroup can make an allocation take very long.
+ * while user memory is touched, and none across the return to user space.  Memory that
+ * may be waited for is allocated below the first two alone, and below the second only for
+ * the owner of the space: the limits of a memory cgroup can make an allocation take very long.
  */
 #ifndef _KLOCK_INTERNAL_H
 #define _KLOCK_INTERNAL_H

@@ -191,6 +191,40 @@ static inline uint32_t rnd(uint32_t *state)
 	return *state;
 }
 
+/* As many as Documentation/testing.rst says, though it takes long: KLOCK_LONG=1. */
+static inline bool is_long(void)
+{
+	const char *wanted = getenv("KLOCK_LONG");
+
+	return wanted && atoi(wanted);
+}
+
+/* To a file of /proc or /sys: whether it was taken. */
+static inline bool put(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	bool done = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+
+	if (!done)
+		fprintf(stderr, "# %s: %s\n", path, strerror(errno));
+	close(fd);
+	return done;
+}
+
+/* The number in a file, or that after @word in it; -1: there is none. */
+static inline long long get_number(const char *path, const char *word)
+{
+	FILE *file = fopen(path, "re");
+	char line[256], *number = NULL;
+
+	while (file && !number && fgets(line, sizeof(line), file))
+		if (!strncmp(line, word, strlen(word)))
+			number = line + strlen(word);
+	if (file)
+		fclose(file);
+	return number ? atoll(number) : -1;
+}
+
 /* From now on any system call but exit_group() ends this process with SIGSYS. */
 static inline void forbid_system_calls(void)
 {

@@ -99,6 +99,9 @@ TEST_F(module, bad_parameters)
 		{ "pin=maybe", -EINVAL },
 		{ "first_token=0", -EINVAL },
 		{ "first_token=1073741823", -EINVAL },	/* KLOCK_WORD_NONE */
+		{ "last_token=0", -EINVAL },
+		{ "last_token=1073741823", -EINVAL },
+		{ "first_token=3 last_token=2", -EINVAL },
 	};
 	size_t i;
 

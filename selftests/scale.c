@@ -11,13 +11,6 @@
 #include <sched.h>
 #include <sys/resource.h>
 
-static bool is_long(void)
-{
-	const char *wanted = getenv("KLOCK_LONG");
-
-	return wanted && atoi(wanted);
-}
-
 /* What the kernel has that it cannot give back, in KiB; freeing waits for RCU. */
 static long kernel_kib(void)
 {
@@ -321,6 +314,32 @@ TEST_F(tokens, nobody_inherits_a_lock_with_its_number)
 		close(fd[i]);
 	close(first);
 	EXPECT_EQ(0, raw_remove("heir", 0));
+}
+
+/* The last one is given out, too, and then one that was given back. */
+TEST_F(tokens, all_of_them_are_in_use)
+{
+	int fd[4], i;
+
+	ASSERT_EQ(0, unload());
+	ASSERT_EQ(0, load("last_token=4"));
+	for (i = 0; i < 4; i++) {
+		fd[i] = raw_attach("full", KLOCK_ATTACH_CREATE, 8);
+		ASSERT_LE(0, fd[i]);
+		EXPECT_EQ(i + 1, token_of(fd[i]));
+		ASSERT_EQ(0, raw_lock(fd[i], 2 + i, KLOCK_LOCK_TRY, 0));
+	}
+	for (i = 0; i < 20; i++) {
+		EXPECT_EQ(-ENFILE, raw_attach("full", 0, 0));
+		close(fd[i % 4]);
+		fd[i % 4] = raw_attach("full", 0, 0);
+		ASSERT_LE(0, fd[i % 4]);
+		EXPECT_EQ(i % 4 + 1, token_of(fd[i % 4]));
+		EXPECT_EQ(1, raw_lock(fd[i % 4], 2 + i % 4, KLOCK_LOCK_TRY, 0));
+	}
+	for (i = 0; i < 4; i++)
+		close(fd[i]);
+	EXPECT_EQ(0, raw_remove("full", 0));
 }
 
 #define FEW_TOKENS	16

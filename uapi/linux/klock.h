@@ -107,9 +107,9 @@ struct klock_ioc_api {
  *
  * The value of the ioctl is the capacity of the space.
  * Errors: EBUSY (attached already), ENOENT (no such space), EEXIST, EACCES,
- * EDQUOT (quota of spaces or locks), ENOMEM, EBADF (@space_fd is not open),
- * EINVAL (also: a malformed name, a capacity above the maximum, EXCL without
- * CREATE, @space_fd is no space descriptor).
+ * EDQUOT (quota of spaces or locks), ENOMEM, ENFILE (all tokens are in use), EBADF
+ * (@space_fd is not open), EINVAL (also: a malformed name, a capacity above the
+ * maximum, EXCL without CREATE, @space_fd is no space descriptor).
  */
 struct klock_ioc_attach {
 	__u32 flags;
