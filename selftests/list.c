@@ -387,6 +387,54 @@ TEST_F_TIMEOUT(list, held_since_of_another_holder, 60)
 	}
 }
 
+/* Takes the lock as one client after the other, each of which closes with it. */
+static void die_again_and_again(const char *name, uint32_t id)
+{
+	for (;;) {
+		int fd = raw_attach(name, 0, 0);
+
+		CHECK(fd >= 0 && raw_lock(fd, id, 0, 0) >= 0);
+		close(fd);
+	}
+}
+
+static void look_again_and_again(const char *name, atomic_uint *seen)
+{
+	int fd = raw_attach(name, 0, 0);
+	struct klock_ioc_status status;
+	uint32_t i;
+
+	for (i = 0; ; i++) {
+		CHECK(raw_status(fd, i % 2, &status) == 0);
+		*seen += !!(status.flags & KLOCK_STATUS_HELD);
+	}
+}
+
+#define LOOKERS	6
+
+/* More look than there are processors, so that one is stopped in the middle of its look. */
+TEST_F_TIMEOUT(list, who_is_looked_at_may_be_gone, 60)
+{
+	uint64_t end = now_ns(CLOCK_MONOTONIC) + 3 * NSEC_PER_SEC;
+	atomic_uint *seen = shared(sizeof(*seen));
+	pid_t pid[2 + LOOKERS];
+	int i;
+
+	for (i = 0; i < 2 + LOOKERS; i++) {
+		pid[i] = spawn();
+		if (pid[i])
+			continue;
+		if (i < 2)
+			die_again_and_again(self->name, i);
+		else
+			look_again_and_again(self->name, seen);
+	}
+	EXPECT_TRUE(UNTIL(now_ns(CLOCK_MONOTONIC) > end && *seen > 1000));
+	for (i = 0; i < 2 + LOOKERS; i++) {
+		EXPECT_EQ(-SIGKILL, slay(pid[i]));
+	}
+}
+
 /* waiters and waiting_since: of the first in the queue. */
 TEST_F(list, waiting_since)
 {
