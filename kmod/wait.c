@@ -73,36 +73,25 @@ static struct hlist_bl_head *klock_bucket(struct klock_page *page, u32 id)
 }
 
 /*
+ * With no queue of the lock there, nobody begins to wait until it is unlocked.
+ *
  * The lock is a bit of the word that points to the first queue.  Who waits for it sets the
  * bit again and again, while who has it reads and writes the pointer with plain
  * accesses: list_bl.h is made so.  KCSAN is told that these are atomic; it still sees who
  * comes there without the lock.
  */
-static void klock_head_lock(struct hlist_bl_head *bucket)
-	__acquires(bitlock)
-{
-	hlist_bl_lock(bucket);
-	kcsan_nestable_atomic_begin();
-}
-
-static void klock_head_unlock(struct hlist_bl_head *bucket)
-	__releases(bitlock)
-{
-	hlist_bl_unlock(bucket);
-	kcsan_nestable_atomic_end();
-}
-
-/* With no queue of the lock there, nobody begins to wait until it is unlocked. */
 void klock_bucket_lock(struct klock_page *page, u32 id)
 	__acquires(bitlock)
 {
-	klock_head_lock(klock_bucket(page, id));
+	hlist_bl_lock(klock_bucket(page, id));
+	kcsan_nestable_atomic_begin();
 }
 
 void klock_bucket_unlock(struct klock_page *page, u32 id)
 	__releases(bitlock)
 {
-	klock_head_unlock(klock_bucket(page, id));
+	hlist_bl_unlock(klock_bucket(page, id));
+	kcsan_nestable_atomic_end();
 }
 
 /* The queue of the lock, if it has one, with a reference; its bucket is locked. */
@@ -140,14 +129,14 @@ struct klock_queue *klock_queue_find(struct klock_page *page, u32 id)
 /* Drops a reference; returns the queue if it was the last, as good as new. */
 static struct klock_queue *klock_queue_unref(struct klock_page *page, struct klock_queue *queue)
 {
-	struct hlist_bl_head *bucket = klock_bucket(page, queue->id);
+	u32 id = queue->id;
 	bool last;
 
-	klock_head_lock(bucket);
+	klock_bucket_lock(page, id);
 	last = atomic_dec_and_test(&queue->refs);
 	if (last)
 		hlist_bl_del_init(&queue->node);
-	klock_head_unlock(bucket);
+	klock_bucket_unlock(page, id);	/* if not the last, it may be gone from here on */
 	if (!last)
 		return NULL;
 	queue->held_since = 0;
@@ -206,7 +195,6 @@ bool klock_waited_above(struct klock_space *space, u32 capacity)
 static int klock_queue_get(struct klock_client *client, struct klock_page *page, u32 id,
 			   struct klock_waiter *waiter)
 {
-	struct hlist_bl_head *bucket = klock_bucket(page, id);
 	struct klock_queue *mine = xchg(&client->spare, NULL);
 
 	if (!mine)
@@ -214,17 +202,17 @@ static int klock_queue_get(struct klock_client *client, struct klock_page *page,
 	if (!mine)
 		return -ENOMEM;
 
-	klock_head_lock(bucket);
+	klock_bucket_lock(page, id);
 	waiter->queue = klock_queue_look_up(page, id);
 	if (waiter->queue) {
 		waiter->spare = mine;
 	} else {
 		mine->id = id;
 		atomic_set(&mine->refs, 1);
-		hlist_bl_add_head(&mine->node, bucket);
+		hlist_bl_add_head(&mine->node, klock_bucket(page, id));
 		waiter->queue = mine;
 	}
-	klock_head_unlock(bucket);
+	klock_bucket_unlock(page, id);
 	/*
 	 * A waiter can be found; then it reads the word and space->removed.
 	 * Pairs with the barriers in klock_table_shrink() and _close().

@@ -159,23 +159,6 @@ _Static_assert(KLOCK_STATUS_ALLOCATED == 1 && KLOCK_STATUS_HELD == 2 &&
 #define PAGE		4096UL
 #define FEATURES	(sizeof(long) == 8 ? KLOCK_FEATURE_MAP : 0)
 
-/* The argument of any call. */
-union args {
-	struct klock_ioc_api api;
-	struct klock_ioc_attach attach;
-	struct klock_ioc_space_fd space_fd;
-	struct klock_ioc_info info;
-	struct klock_ioc_resize resize;
-	struct klock_ioc_remove remove;
-	struct klock_ioc_spaces spaces;
-	struct klock_ioc_allocate allocate;
-	struct klock_ioc_id id;
-	struct klock_ioc_lock lock;
-	struct klock_ioc_break brk;
-	struct klock_ioc_status status;
-	struct klock_ioc_list list;
-};
-
 #define CALL(name) { #name, KLOCK_IOC_##name }
 static const struct call {
 	const char *name;

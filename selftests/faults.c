@@ -11,7 +11,6 @@
  */
 #include "klock_test.h"
 
-#include <dirent.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
@@ -32,13 +31,13 @@ static bool can_fail(void)
 	fail_nth = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
 	make_it_fail = open("/proc/thread-self/make-it-fail", O_WRONLY | O_CLOEXEC);
 	CHECK(fail_nth >= 0 && make_it_fail >= 0);
-	CHECK(put(FAULT("failslab/ignore-gfp-wait"), "N"));
-	CHECK(put(FAULT("fail_page_alloc/ignore-gfp-wait"), "N"));
-	CHECK(put(FAULT("fail_page_alloc/ignore-gfp-highmem"), "N"));
-	CHECK(put(FAULT("fail_page_alloc/min-order"), "0"));
-	CHECK(put(FAULT("failslab/verbose"), "0"));
-	CHECK(put(FAULT("fail_page_alloc/verbose"), "0"));
-	CHECK(put(FAULT("fail_usercopy/verbose"), "0"));
+	CHECK(write_file(FAULT("failslab/ignore-gfp-wait"), "N"));
+	CHECK(write_file(FAULT("fail_page_alloc/ignore-gfp-wait"), "N"));
+	CHECK(write_file(FAULT("fail_page_alloc/ignore-gfp-highmem"), "N"));
+	CHECK(write_file(FAULT("fail_page_alloc/min-order"), "0"));
+	CHECK(write_file(FAULT("failslab/verbose"), "0"));
+	CHECK(write_file(FAULT("fail_page_alloc/verbose"), "0"));
+	CHECK(write_file(FAULT("fail_usercopy/verbose"), "0"));
 	return true;
 }
 
@@ -83,7 +82,7 @@ static void put_fault(const struct kind *kind, const char *file, const char *tex
 	char path[128];
 
 	snprintf(path, sizeof(path), "%s/%s", kind->dir, file);
-	CHECK(put(path, text));
+	CHECK(write_file(path, text));
 }
 
 /* From now on there are only so many units left. */
@@ -92,8 +91,8 @@ static void leave(const struct kind *kind, int units)
 	char space[16];
 
 	snprintf(space, sizeof(space), "%d", units * kind->unit + !!units);
-	CHECK(put("/sys/kernel/slab/radix_tree_node/failslab", "1"));
-	CHECK(put(FAULT("failslab/cache-filter"), kind->cache_filter));
+	CHECK(write_file("/sys/kernel/slab/radix_tree_node/failslab", "1"));
+	CHECK(write_file(FAULT("failslab/cache-filter"), kind->cache_filter));
 	put_fault(kind, "space", space);
 	put_fault(kind, "task-filter", "Y");
 	put_fault(kind, "times", "-1");
@@ -105,7 +104,7 @@ static void leave_enough(const struct kind *kind)
 {
 	CHECK(write(make_it_fail, "0", 1) == 1);
 	put_fault(kind, "probability", "0");
-	CHECK(put(FAULT("failslab/cache-filter"), "N"));
+	CHECK(write_file(FAULT("failslab/cache-filter"), "N"));
 }
 
 /*
@@ -147,18 +146,6 @@ struct world {
 		long long was;
 	} max_spaces, max_locks;
 };
-
-static int count_descriptors(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	int n = 0;
-
-	CHECK(dir);
-	while (readdir(dir))
-		n++;
-	closedir(dir);
-	return n;
-}
 
 /* Makes a space and removes it. */
 static int do_probe(struct order *order __attribute__((unused)))

@@ -570,25 +570,7 @@ static uint64_t fill_entries(const struct call *call, uint32_t size, uint32_t *c
 	return (uintptr_t)(me->memory + AREA - (call->more >= 0xc0 ? 100 : AREA / 2));
 }
 
-/* Any struct that an ioctl takes or gives */
-union any_args {
-	struct klock_ioc_api api;
-	struct klock_ioc_attach attach;
-	struct klock_ioc_space_fd space_fd;
-	struct klock_ioc_info info;
-	struct klock_ioc_resize resize;
-	struct klock_ioc_remove remove;
-	struct klock_ioc_spaces spaces;
-	struct klock_ioc_allocate allocate;
-	struct klock_ioc_id id;
-	struct klock_ioc_lock lock;
-	struct klock_ioc_break brk;
-	struct klock_ioc_status status;
-	struct klock_ioc_list list;
-	uint8_t bytes[256];
-};
-
-static void fill(const struct call *call, union any_args *args)
+static void fill(const struct call *call, union args *args)
 {
 	uint32_t flags = flags_of(call), id = id_of(call);
 
@@ -664,13 +646,13 @@ static void *place(const struct call *call, unsigned long *number)
 {
 	size_t size = _IOC_SIZE(*number), said = size;
 	char *at = me->memory;
-	union any_args args;
+	union args args;
 
 	memset(&args, *number & (unsigned long)_IOC_WRITE << _IOC_DIRSHIFT ? 0 : 0xa5,
 	       sizeof(args));
 	fill(call, &args);
 	if (call->how % HOWS == POKED)
-		args.bytes[call->more % size] ^= 1 << call->value % 8;
+		((uint8_t *)&args)[call->more % size] ^= 1 << call->value % 8;
 	switch (call->how % HOWS) {
 	case NOWHERE:
 		return NULL;
@@ -742,7 +724,7 @@ static int call_ioctl(const struct call *call)
 	struct slot *slot = &slots[call->slot % SLOTS];
 	void *at = place(call, &number);
 	int fd = open_slot(call->slot % SLOTS, call->op != ATTACH), ret;
-	union any_args before;
+	union args before;
 
 	if (fd < 0)
 		return -EBADF;

@@ -202,35 +202,11 @@ static int attach_fd_by(const struct agent *agent, int space_fd, uint32_t flags)
 	return attach_by(agent, &attach);
 }
 
-static int resize_by(const struct agent *agent, int fd, uint32_t capacity)
-{
-	struct klock_ioc_resize resize = { .capacity = capacity };
-
-	return ioctl_by(agent, fd, KLOCK_IOC_RESIZE, &resize);
-}
-
-static int break_by(const struct agent *agent, int fd, uint32_t id)
-{
-	struct klock_ioc_break brk = { .id = id };
-
-	return ioctl_by(agent, fd, KLOCK_IOC_BREAK, &brk);
-}
-
 static int id_by(const struct agent *agent, int fd, unsigned long number, uint32_t id)
 {
 	struct klock_ioc_id arg = { .id = id };
 
 	return ioctl_by(agent, fd, number, &arg);
-}
-
-static struct klock_ioc_info info_by(const struct agent *agent, int fd)
-{
-	struct klock_ioc_info info;
-
-	POISON(info);
-	if (ioctl_by(agent, fd, KLOCK_IOC_INFO, &info))
-		memset(&info, 0xff, sizeof(info));
-	return info;
 }
 
 static struct klock_ioc_status status_by(const struct agent *agent, int fd, uint32_t id)
@@ -373,7 +349,7 @@ static void expect_eaccess(struct __test_metadata *_metadata, const struct agent
 	EXPECT_EQ(-EACCES, lock_by(agent, fd, 0, KLOCK_LOCK_TRY));
 	EXPECT_EQ(-EACCES, lock_by(agent, fd, 1, 0));
 	EXPECT_EQ(-EACCES, unlock_by(agent, fd, 1));
-	EXPECT_EQ(-EACCES, break_by(agent, fd, 1));
+	EXPECT_EQ(-EACCES, break_by(agent, fd, 1, 0));
 	EXPECT_EQ(-EACCES, ioctl_by(agent, fd, KLOCK_IOC_ALLOCATE, &allocate));
 	EXPECT_EQ(-EACCES, id_by(agent, fd, KLOCK_IOC_FREE, 2));
 	EXPECT_EQ(-EACCES, id_by(agent, fd, KLOCK_IOC_FREE_ALL, 0));
@@ -452,8 +428,8 @@ TEST_F(rights, who_may_lock_has_no_lock_of_another)
 	EXPECT_EQ(-EBUSY, lock_by(&self->evil, other, 1, KLOCK_LOCK_TRY));
 	EXPECT_EQ(-EPERM, unlock_by(&self->evil, fd, 1));
 	EXPECT_EQ(-EPERM, unlock_by(&self->evil, other, 1));
-	EXPECT_EQ(-EACCES, break_by(&self->evil, fd, 1));
-	EXPECT_EQ(-EACCES, break_by(&self->evil, other, 1));
+	EXPECT_EQ(-EACCES, break_by(&self->evil, fd, 1, 0));
+	EXPECT_EQ(-EACCES, break_by(&self->evil, other, 1, 0));
 	EXPECT_EQ(-EACCES, resize_by(&self->evil, fd, 4));
 	EXPECT_EQ(-EACCES, resize_by(&self->evil, fd, LOCKS));
 	EXPECT_EQ(-EACCES, resize_by(&self->evil, fd, 2 * LOCKS));
@@ -461,7 +437,7 @@ TEST_F(rights, who_may_lock_has_no_lock_of_another)
 				     variant->uid));
 	/* What he takes himself, the owner takes from him. */
 	EXPECT_EQ(0, lock_by(&self->evil, fd, 3, KLOCK_LOCK_TRY));
-	EXPECT_EQ(0, break_by(&self->victim, self->fd, 3));
+	EXPECT_EQ(0, break_by(&self->victim, self->fd, 3, 0));
 	EXPECT_EQ(-EPERM, unlock_by(&self->evil, fd, 3));
 	EXPECT_EQ(1, lock_by(&self->victim, self->fd, 3, KLOCK_LOCK_TRY));
 	EXPECT_EQ(0, unlock_by(&self->victim, self->fd, 3));
@@ -766,19 +742,6 @@ TEST_F_TIMEOUT(load, a_long_chain_delays_nobody, 120)
 #define CGROUPS		"/sys/fs/cgroup/"
 #define CAGE		CGROUPS "klock-hostile/"
 
-static long read_number(const char *path, const char *format)
-{
-	FILE *file = fopen(path, "re");
-	char line[256];
-	long n = -1;
-
-	while (file && n < 0 && fgets(line, sizeof(line), file))
-		sscanf(line, format, &n);
-	if (file)
-		fclose(file);
-	return n;
-}
-
 /* Whether there are memory cgroups here; then there is an empty one. */
 static bool make_cage(void)
 {
@@ -833,7 +796,7 @@ static void begin_slowly(struct __test_metadata *_metadata, FIXTURE_DATA(caged) 
 {
 	ASSERT_TRUE(write_file(CAGE "memory.high", "1048576"));
 	tell(&self->evil, number == KLOCK_IOC_ATTACH ? do_attach : do_ioctl, fd, number, arg, size);
-	ASSERT_TRUE(UNTIL(read_number(CAGE "memory.current", "%ld") > (3 << 20)));
+	ASSERT_TRUE(UNTIL(get_number(CAGE "memory.current", "") > (3 << 20)));
 }
 
 /*
@@ -923,14 +886,14 @@ static int do_crowd(struct order *order)
 
 static long charged_bytes(void)
 {
-	return read_number(CAGE "memory.stat", "slab_unreclaimable %ld");
+	return get_number(CAGE "memory.stat", "slab_unreclaimable ");
 }
 
 /* What clients and waiters take of the kernel's memory is in the cgroup of who made them. */
 TEST_F_TIMEOUT(caged, clients_and_waiters_are_in_his_memory_cgroup, 60)
 {
 	long charged = charged_bytes();
-	long used = read_number("/proc/meminfo", "SUnreclaim: %ld");
+	long used = get_number("/proc/meminfo", "SUnreclaim:");
 	int watch;
 
 	if (!self->able)
@@ -940,7 +903,7 @@ TEST_F_TIMEOUT(caged, clients_and_waiters_are_in_his_memory_cgroup, 60)
 	watch = attach_to(EVIL, self->name, KLOCK_ATTACH_READONLY);
 	ASSERT_TRUE(UNTIL(waiters_at(watch, 0) == WAITERS));
 	EXPECT_EQ(CLIENTS + 1, raw_info(watch).clients);
-	used = (read_number("/proc/meminfo", "SUnreclaim: %ld") - used) * 1024;
+	used = (get_number("/proc/meminfo", "SUnreclaim:") - used) * 1024;
 	EXPECT_LT(CLIENTS * 512, used);
 	EXPECT_TRUE(UNTIL(charged_bytes() - charged >= used / 10 * 8));
 	TH_LOG("%d clients and %d waiters: %ld KiB of slabs, %ld KiB in the cgroup", CLIENTS,

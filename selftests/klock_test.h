@@ -13,6 +13,7 @@
 
 #include "kselftest_harness.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
@@ -200,7 +201,7 @@ static inline bool is_long(void)
 }
 
 /* To a file of /proc or /sys: whether it was taken. */
-static inline bool put(const char *path, const char *text)
+static inline bool write_file(const char *path, const char *text)
 {
 	int fd = open(path, O_WRONLY | O_CLOEXEC);
 	bool done = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
@@ -223,6 +224,18 @@ static inline long long get_number(const char *path, const char *word)
 	if (file)
 		fclose(file);
 	return number ? atoll(number) : -1;
+}
+
+static inline int count_descriptors(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	int n = 0;
+
+	CHECK(dir);
+	while (readdir(dir))
+		n++;
+	closedir(dir);
+	return n;
 }
 
 /* From now on any system call but exit_group() ends this process with SIGSYS. */
@@ -362,6 +375,23 @@ static inline pid_t wait_in_child(struct klock_space *watch, const char *name,
 	klock_put(lock);
 	return pid;
 }
+
+/* The argument of any call. */
+union args {
+	struct klock_ioc_api api;
+	struct klock_ioc_attach attach;
+	struct klock_ioc_space_fd space_fd;
+	struct klock_ioc_info info;
+	struct klock_ioc_resize resize;
+	struct klock_ioc_remove remove;
+	struct klock_ioc_spaces spaces;
+	struct klock_ioc_allocate allocate;
+	struct klock_ioc_id id;
+	struct klock_ioc_lock lock;
+	struct klock_ioc_break brk;
+	struct klock_ioc_status status;
+	struct klock_ioc_list list;
+};
 
 /* ioctl() that returns -errno; only that, for those below and for malformed ones. */
 static inline int raw_ioctl(int fd, unsigned long number, const void *arg)
@@ -705,6 +735,30 @@ static inline int unlock_by(const struct agent *agent, int fd, uint32_t id)
 	return ioctl_by(agent, fd, KLOCK_IOC_UNLOCK, &unlock);
 }
 
+static inline int resize_by(const struct agent *agent, int fd, uint32_t capacity)
+{
+	struct klock_ioc_resize resize = { .capacity = capacity };
+
+	return ioctl_by(agent, fd, KLOCK_IOC_RESIZE, &resize);
+}
+
+static inline int break_by(const struct agent *agent, int fd, uint32_t id, uint32_t token)
+{
+	struct klock_ioc_break brk = { .id = id, .token = token };
+
+	return ioctl_by(agent, fd, KLOCK_IOC_BREAK, &brk);
+}
+
+static inline struct klock_ioc_info info_by(const struct agent *agent, int fd)
+{
+	struct klock_ioc_info info;
+
+	POISON(info);
+	if (ioctl_by(agent, fd, KLOCK_IOC_INFO, &info))
+		memset(&info, 0xff, sizeof(info));
+	return info;
+}
+
 /* The agent starts to wait for a lock; answer() returns what came of it. */
 static inline void tell_lock(const struct agent *agent, int fd, uint32_t id)
 {
@@ -855,18 +909,8 @@ static inline int do_unshare(struct order *order)
 	return unshare(order->number) ? -errno : 0;
 }
 
-static inline bool write_file(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	bool done = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-
-	if (!done)
-		fprintf(stderr, "# %s: %s\n", path, strerror(errno));
-	close(fd);
-	return done;
-}
-
-static inline void pass_fd(int sock, int fd)
+/* By SCM_RIGHTS */
+static inline bool send_fd(int sock, int fd)
 {
 	_Alignas(8) char control[CMSG_SPACE(sizeof(fd))] = {};
 	char byte = 0;
@@ -883,11 +927,10 @@ static inline void pass_fd(int sock, int fd)
 	cmsg->cmsg_type = SCM_RIGHTS;
 	cmsg->cmsg_len = CMSG_LEN(sizeof(fd));
 	memcpy(CMSG_DATA(cmsg), &fd, sizeof(fd));
-	if (sendmsg(sock, &msg, 0) != 1)
-		perror("# sendmsg");
+	return sendmsg(sock, &msg, 0) == 1;
 }
 
-static inline int do_receive(struct order *order)
+static inline int receive_fd(int sock)
 {
 	_Alignas(8) char control[CMSG_SPACE(sizeof(int))];
 	char byte;
@@ -898,18 +941,23 @@ static inline int do_receive(struct order *order)
 		.msg_control = control,
 		.msg_controllen = sizeof(control),
 	};
-	int fd;
+	int fd = -1;
 
-	if (recvmsg(order->fd, &msg, 0) != 1 || !CMSG_FIRSTHDR(&msg))
-		return -EIO;
-	memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&msg)), sizeof(fd));
+	if (recvmsg(sock, &msg, 0) == 1 && CMSG_FIRSTHDR(&msg))
+		memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&msg)), sizeof(fd));
 	return fd;
+}
+
+static inline int do_receive(struct order *order)
+{
+	return receive_fd(order->fd);
 }
 
 /* The number in the agent of a descriptor of ours, by SCM_RIGHTS; @pair was there before it. */
 static inline int give_fd(const struct agent *agent, const int pair[2], int fd)
 {
-	pass_fd(pair[0], fd);
+	if (!send_fd(pair[0], fd))
+		return -EIO;
 	tell(agent, do_receive, pair[1], 0, NULL, 0);
 	return answer(agent, NULL, 0);
 }

@@ -9,7 +9,6 @@
  */
 #include "klock_test.h"
 
-#include <dirent.h>
 #include <limits.h>
 #include <spawn.h>
 #include <stddef.h>
@@ -51,18 +50,6 @@ static bool hear(int fd)
 static bool is_open(int fd)
 {
 	return fcntl(fd, F_GETFD) >= 0;
-}
-
-static int count_descriptors(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	int n = 0;
-
-	CHECK(dir);
-	while (readdir(dir))
-		n++;
-	closedir(dir);
-	return n;
 }
 
 static int count_spaces(void)

@@ -54,12 +54,12 @@ static void enter(const FIXTURE_DATA(memcg) *self)
 	CHECK(sched_setaffinity(0, sizeof(one), &one) == 0);
 	CHECK(setrlimit(RLIMIT_NOFILE, &files) == 0);
 	snprintf(path, sizeof(path), "%s/cgroup.procs", self->dir);
-	CHECK(put(path, "0"));
+	CHECK(write_file(path, "0"));
 }
 
 FIXTURE_SETUP(memcg)
 {
-	if (geteuid() || !put(CGROUP "/cgroup.subtree_control", "+memory"))
+	if (geteuid() || !write_file(CGROUP "/cgroup.subtree_control", "+memory"))
 		SKIP(return, "not root, or no memory controller in " CGROUP);
 	SPACE_NAME(self->name);
 	snprintf(self->dir, sizeof(self->dir), CGROUP "/klock-%d", getpid());
@@ -387,7 +387,7 @@ TEST_F_TIMEOUT(memcg, limit, 60)
 	live_beside(_metadata, fd);
 	/* From here on the kernel may want to kill, but has nobody that it may. */
 	snprintf(path, sizeof(path), "/proc/%d/oom_score_adj", pid);
-	EXPECT_TRUE(put(path, "-1000"));
+	EXPECT_TRUE(write_file(path, "-1000"));
 	self->outcome->go_on = 1;
 	EXPECT_EQ(0, reap(pid));
 	EXPECT_EQ(0, of_cgroup(self, "memory.events", "oom_kill "));

@@ -58,30 +58,6 @@ static int allocate_by(const struct agent *agent, int fd)
 	return ioctl_by(agent, fd, KLOCK_IOC_ALLOCATE, &allocate);
 }
 
-static int resize_by(const struct agent *agent, int fd, uint32_t capacity)
-{
-	struct klock_ioc_resize resize = { .capacity = capacity };
-
-	return ioctl_by(agent, fd, KLOCK_IOC_RESIZE, &resize);
-}
-
-static int break_by(const struct agent *agent, int fd, uint32_t id, uint32_t token)
-{
-	struct klock_ioc_break brk = { .id = id, .token = token };
-
-	return ioctl_by(agent, fd, KLOCK_IOC_BREAK, &brk);
-}
-
-static struct klock_ioc_info info_by(const struct agent *agent, int fd)
-{
-	struct klock_ioc_info info;
-
-	POISON(info);
-	if (ioctl_by(agent, fd, KLOCK_IOC_INFO, &info))
-		memset(&info, 0xff, sizeof(info));
-	return info;
-}
-
 static struct klock_ioc_status look(int fd, uint32_t id)
 {
 	struct klock_ioc_status status;
