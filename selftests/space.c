@@ -1170,6 +1170,63 @@ TEST_F(space, capacities)
 	EXPECT_EQ(-EINVAL, raw_lock(fd, 1, 0, 0));
 }
 
+/* Whether a thread that does not run just now is in this function of the kernel. */
+static bool is_in(pid_t pid, const char *function)
+{
+	char path[64], stack[4096];
+	ssize_t n = 0;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/stack", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0)
+		n = read(fd, stack, sizeof(stack) - 1);
+	close(fd);
+	stack[n > 0 ? n : 0] = 0;
+	return strstr(stack, function);
+}
+
+/* Kills one that makes a new space larger, in the middle of it: whether that ended it. */
+static bool killed_in_it(const char *name)
+{
+	int fd = raw_attach(name, KLOCK_ATTACH_CREATE | KLOCK_ATTACH_EXCL, 1);
+	bool in_it = false, cut;
+	int status;
+	pid_t pid = spawn();
+
+	if (!pid) {
+		raw_resize(fd, KLOCK_CAPACITY_MAX);
+		_exit(0);
+	}
+	while (!waitpid(pid, &status, WNOHANG)) {
+		in_it = in_it || is_in(pid, "klock_table_grow");
+		if (in_it)
+			kill(pid, SIGKILL);
+		nap();
+	}
+	cut = in_it && raw_info(fd).capacity == 1;
+	close(fd);
+	raw_remove(name, 0);
+	return cut;
+}
+
+/* Who is killed while it makes a space larger does not do so to the end first. */
+TEST_F(space, killed_while_it_grows)
+{
+	bool cut = false;
+	cpu_set_t one;
+
+	if (access("/proc/self/stack", R_OK))
+		SKIP(return, "the kernel does not say where a thread is (STACKTRACE)");
+	/* What does not run is where it was preempted: in a place where it looks, too. */
+	CPU_ZERO(&one);
+	CPU_SET(sched_getcpu(), &one);
+	ASSERT_EQ(0, sched_setaffinity(0, sizeof(one), &one));
+	for (int i = 0; i < 200 && !cut; i++)
+		cut = killed_in_it(self->name);
+	EXPECT_TRUE(cut);
+}
+
 /* The generation: not 0, the same for all clients, never again. */
 TEST_F(space, generation)
 {
