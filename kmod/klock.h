@@ -136,6 +136,10 @@ struct klock_page {
  * @waiting: waiting threads
  * @passed: wake-ups that found the lock taken
  * @max_passed: the most that one wait has seen
+ * @waits: waits that were begun
+ * @waited: locks that were got by waiting
+ * @longest_wait: that has ended, in ns
+ * @deaths: locks whose holder died
  */
 struct klock_space {
 	u32 capacity;
@@ -166,6 +170,10 @@ struct klock_space {
 	atomic_t waiting;
 	atomic64_t passed;
 	atomic64_t max_passed;
+	atomic64_t waits;
+	atomic64_t waited;
+	atomic64_t longest_wait;
+	atomic64_t deaths;
 };
 
 /**
@@ -264,6 +272,14 @@ struct klock_waiter {
 	bool died;
 };
 
+/* How a lock is given up.  The next holder is told of the last two. */
+enum klock_end {
+	KLOCK_END_UNLOCK,
+	KLOCK_END_UNDO,		/* it should not have been taken */
+	KLOCK_END_BREAK,
+	KLOCK_END_DEATH,	/* no client has the token any more */
+};
+
 /* Any struct that an ioctl takes or gives. */
 union klock_args {
 	struct klock_ioc_api api;
@@ -335,11 +351,12 @@ void klock_free_all_locked(struct klock_space *space);
 int klock_lock(struct klock_client *client, const struct klock_ioc_lock *args);
 int klock_unlock(struct klock_client *client, u32 id);
 int klock_break(struct klock_space *space, const struct klock_ioc_break *args);
-int klock_release(struct klock_space *space, u32 id, u64 who, u64 mask, u64 died,
+int klock_release(struct klock_space *space, u32 id, u64 who, enum klock_end end,
 		  struct pid *thread);
 int klock_release_locked(struct klock_space *space, struct klock_queue *queue,
 			 atomic64_t *word, u64 who, u64 mask, u64 died,
 			 struct task_struct **wake);
+void klock_count_death(struct klock_space *space);
 int klock_settle(struct klock_space *space, u32 id);
 bool klock_bury(atomic64_t *word);
 void klock_unbury(atomic64_t *word);

@@ -263,6 +263,10 @@ void klock_info(struct klock_space *space, struct klock_ioc_info *info)
 	info->generation = space->generation;
 	info->passed = atomic64_read(&space->passed);
 	info->max_passed = atomic64_read(&space->max_passed);
+	info->waits = atomic64_read(&space->waits);
+	info->waited = atomic64_read(&space->waited);
+	info->longest_wait = atomic64_read(&space->longest_wait);
+	info->deaths = atomic64_read(&space->deaths);
 	strscpy(info->name, space->name, sizeof(info->name));
 }
 

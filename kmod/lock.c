@@ -128,13 +128,21 @@ unlock:
 	return 0;
 }
 
+/* A holder that died was met, and its lock released. */
+void klock_count_death(struct klock_space *space)
+{
+	atomic64_inc(&space->deaths);
+}
+
 /*
- * As klock_release_locked(), with no lock held.  If @thread, then only if that
- * is the errorcheck thread that holds it.
+ * As klock_release_locked(), with no lock held.  @who is a token, for UNDO a thread id,
+ * too.  If @thread, then only if that is the errorcheck thread that holds it.
  */
-int klock_release(struct klock_space *space, u32 id, u64 who, u64 mask, u64 died,
+int klock_release(struct klock_space *space, u32 id, u64 who, enum klock_end end,
 		  struct pid *thread)
 {
+	u64 mask = end == KLOCK_END_UNDO ? KLOCK_WHO_MASK : KLOCK_WORD_TOKEN;
+	u64 died = end >= KLOCK_END_BREAK ? KLOCK_WORD_DIED : 0;
 	struct klock_page *page = klock_page(space, id);
 	atomic64_t *word = klock_word(space, id);
 	struct task_struct *wake = NULL;
@@ -146,14 +154,15 @@ int klock_release(struct klock_space *space, u32 id, u64 who, u64 mask, u64 died
 	if (!queue && !thread)
 		ret = klock_release_locked(space, NULL, word, who, mask, died, &wake);
 	klock_bucket_unlock(page, id);
-	if (!queue)
-		return ret;
-
-	mutex_lock(&queue->mutex);
-	if (!thread || (queue->owner == thread && queue->owner_token == klock_token(who)))
-		ret = klock_release_locked(space, queue, word, who, mask, died, &wake);
-	mutex_unlock(&queue->mutex);
-	klock_queue_put(page, queue);
+	if (queue) {
+		mutex_lock(&queue->mutex);
+		if (!thread || (queue->owner == thread && queue->owner_token == klock_token(who)))
+			ret = klock_release_locked(space, queue, word, who, mask, died, &wake);
+		mutex_unlock(&queue->mutex);
+		klock_queue_put(page, queue);
+	}
+	if (!ret && end == KLOCK_END_DEATH)
+		klock_count_death(space);
 	klock_wake(wake);
 	return ret;
 }
@@ -181,7 +190,7 @@ int klock_settle(struct klock_space *space, u32 id)
 /* Takes back a lock that was taken while its space was removed. */
 static noinline int klock_undo(struct klock_space *space, u32 id, u64 who)
 {
-	klock_release(space, id, who, KLOCK_WHO_MASK, 0, NULL);
+	klock_release(space, id, who, KLOCK_END_UNDO, NULL);
 	return -ESTALE;
 }
 
@@ -197,7 +206,7 @@ static noinline int klock_try_again(struct klock_space *space, u32 id, u32 token
 		return klock_settle(space, id);
 	if (klock_alive(space, token))
 		return -EBUSY;
-	klock_release(space, id, token, KLOCK_WORD_TOKEN, KLOCK_WORD_DIED, NULL);
+	klock_release(space, id, token, KLOCK_END_DEATH, NULL);
 	return 0;
 }
 
@@ -253,7 +262,7 @@ int klock_unlock(struct klock_client *client, u32 id)
 	if (id >= klock_capacity(space))
 		return -EINVAL;
 	if (client->errorcheck)
-		return klock_release(space, id, client->token, KLOCK_WORD_TOKEN, 0,
+		return klock_release(space, id, client->token, KLOCK_END_UNLOCK,
 				     task_pid(current));
 
 	/* Reading first: another thread of the client may have locked. */
@@ -263,7 +272,7 @@ int klock_unlock(struct klock_client *client, u32 id)
 		if (klock_token(old) != client->token)
 			return -EPERM;
 		if (old & KLOCK_WORD_WAITERS || tries++ == KLOCK_TRIES)
-			return klock_release(space, id, client->token, KLOCK_WORD_TOKEN, 0, NULL);
+			return klock_release(space, id, client->token, KLOCK_END_UNLOCK, NULL);
 	} while (!atomic64_try_cmpxchg(word, &old, 0));
 	if (unlikely(READ_ONCE(space->removed)))
 		klock_bury(word);
@@ -284,8 +293,7 @@ int klock_break(struct klock_space *space, const struct klock_ioc_break *args)
 			return -ENOENT;
 		if (args->token && args->token != token)
 			return -EAGAIN;
-		if (!klock_release(space, args->id, token, KLOCK_WORD_TOKEN, KLOCK_WORD_DIED,
-				   NULL))
+		if (!klock_release(space, args->id, token, KLOCK_END_BREAK, NULL))
 			return 0;
 		if (fatal_signal_pending(current))
 			return -EINTR;
@@ -293,8 +301,11 @@ int klock_break(struct klock_space *space, const struct klock_ioc_break *args)
 	}
 }
 
-/* With queue->mutex held, or the bucket locked; @wake as of klock_release_locked(). */
-static void klock_close_locked(struct klock_space *space, struct klock_queue *queue,
+/*
+ * With queue->mutex held, or the bucket locked; @wake as of klock_release_locked().
+ * Whether a holder was met that died.
+ */
+static bool klock_close_locked(struct klock_space *space, struct klock_queue *queue,
 			       atomic64_t *word, struct task_struct **wake)
 {
 	u32 tries, token;
@@ -305,19 +316,20 @@ static void klock_close_locked(struct klock_space *space, struct klock_queue *qu
 		token = klock_token(old);
 		if (!token) {
 			if (klock_bury(word))
-				return;
+				return false;
 		} else if (token == KLOCK_WORD_NONE) {
-			return;
+			return false;
 		} else if (!klock_alive(space, token)) {
 			if (!klock_release_locked(space, queue, word, token, KLOCK_WORD_TOKEN,
 						  KLOCK_WORD_DIED, wake))
-				return;
+				return true;
 		} else if (old & KLOCK_WORD_WAITERS ||
 			   atomic64_try_cmpxchg(word, &old, old | KLOCK_WORD_WAITERS)) {
-			return;
+			return false;
 		}
 	}
 	atomic64_set(word, KLOCK_WORD_NONE);	/* nobody who holds it does this */
+	return false;
 }
 
 /*
@@ -334,19 +346,21 @@ void klock_close_word(struct klock_space *space, u32 id)
 	atomic64_t *word = klock_word(space, id);
 	struct task_struct *wake = NULL;
 	struct klock_queue *queue;
+	bool died = false;
 
 	klock_bucket_lock(page, id);
 	queue = klock_queue_look_up(page, id);
 	if (!queue)
-		klock_close_locked(space, NULL, word, &wake);
+		died = klock_close_locked(space, NULL, word, &wake);
 	klock_bucket_unlock(page, id);
-	if (!queue)
-		return;
-
-	mutex_lock(&queue->mutex);
-	klock_close_locked(space, queue, word, &wake);
-	klock_wake_all(queue);
-	mutex_unlock(&queue->mutex);
-	klock_queue_put(page, queue);
+	if (queue) {
+		mutex_lock(&queue->mutex);
+		died = klock_close_locked(space, queue, word, &wake);
+		klock_wake_all(queue);
+		mutex_unlock(&queue->mutex);
+		klock_queue_put(page, queue);
+	}
+	if (died)
+		klock_count_death(space);
 	klock_wake(wake);
 }

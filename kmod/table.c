@@ -124,7 +124,7 @@ int klock_table_shrink(struct klock_space *space, u32 capacity)
 	for (id = capacity; id < end; id++) {
 		token = klock_token(atomic64_read(klock_word(space, id)));
 		if (token && token != KLOCK_WORD_NONE && !klock_alive(space, token))
-			klock_release(space, id, token, KLOCK_WORD_TOKEN, KLOCK_WORD_DIED, NULL);
+			klock_release(space, id, token, KLOCK_END_DEATH, NULL);
 		if (!klock_bury(klock_word(space, id)))
 			break;
 		if (id % KLOCK_WORDS_PER_PAGE == 0)
@@ -169,7 +169,7 @@ void klock_table_release(struct klock_space *space, u32 nr, u32 first, u32 last)
 		token = klock_token(atomic64_read(&words[i]));
 		if (token >= first && token <= last)
 			klock_release(space, nr * KLOCK_WORDS_PER_PAGE + i, token,
-				      KLOCK_WORD_TOKEN, KLOCK_WORD_DIED, NULL);
+				      KLOCK_END_DEATH, NULL);
 	}
 }
 

@@ -343,8 +343,9 @@ static int klock_look_held(struct klock_waiter *waiter, u64 old)
 		return 0;
 	smp_mb();	/* pairs with klock_detach() */
 	if (!klock_alive(waiter->space, token)) {
-		klock_release_locked(waiter->space, queue, waiter->word, token,
-				     KLOCK_WORD_TOKEN, KLOCK_WORD_DIED, &wake);
+		if (!klock_release_locked(waiter->space, queue, waiter->word, token,
+					  KLOCK_WORD_TOKEN, KLOCK_WORD_DIED, &wake))
+			klock_count_death(waiter->space);
 		klock_wake(wake);
 		return 0;
 	}
@@ -476,18 +477,23 @@ static bool klock_sleep(struct klock_waiter *waiter, const struct klock_ioc_lock
 	return late;
 }
 
+static void klock_raise(atomic64_t *max, s64 value)
+{
+	s64 old = atomic64_read(max);
+
+	while (old < value && !atomic64_try_cmpxchg(max, &old, value))
+		;
+}
+
 /* It was woken, and a running thread was faster. */
 static void klock_count_passed(struct klock_waiter *waiter)
 {
 	struct klock_space *space = waiter->space;
-	s64 max = atomic64_read(&space->max_passed);
 
 	waiter->state = KLOCK_WAITING;
 	waiter->passed++;
 	atomic64_inc(&space->passed);
-	while (max < waiter->passed &&
-	       !atomic64_try_cmpxchg(&space->max_passed, &max, waiter->passed))
-		;
+	klock_raise(&space->max_passed, waiter->passed);
 }
 
 static int klock_wait_queued(struct klock_waiter *waiter, const struct klock_ioc_lock *args)
@@ -570,6 +576,25 @@ static int klock_wait_end(struct klock_waiter *waiter, int ret)
 	return ret;
 }
 
+/* From the first moment in the queue to the last. */
+static int klock_queue_up(struct klock_waiter *waiter, const struct klock_ioc_lock *args)
+{
+	struct klock_space *space = waiter->space;
+	int ret = 0;
+
+	klock_enqueue(waiter);
+	if (waiter->thread)
+		ret = klock_chain_enter(waiter);
+	if (ret)
+		return klock_wait_end(waiter, ret);
+	atomic64_inc(&space->waits);
+	ret = klock_wait_end(waiter, klock_wait_queued(waiter, args));
+	if (ret >= 0)
+		atomic64_inc(&space->waited);
+	klock_raise(&space->longest_wait, ktime_get_ns() - waiter->since);
+	return ret;
+}
+
 int klock_wait(struct klock_client *client, const struct klock_ioc_lock *args, u64 who)
 {
 	struct klock_space *space = client->space;
@@ -593,14 +618,8 @@ int klock_wait(struct klock_client *client, const struct klock_ioc_lock *args, u
 	ret = klock_look_settled(&waiter);
 	if (args->flags & KLOCK_LOCK_TRY && (ret == -EAGAIN || ret == -EDEADLK))
 		ret = -EBUSY;
-	if (ret == -EAGAIN) {
-		klock_enqueue(&waiter);
-		if (waiter.thread)
-			ret = klock_chain_enter(&waiter);
-		if (ret != -EDEADLK)
-			ret = klock_wait_queued(&waiter, args);
-		ret = klock_wait_end(&waiter, ret);
-	}
+	if (ret == -EAGAIN)
+		ret = klock_queue_up(&waiter, args);
 	mutex_unlock(&waiter.queue->mutex);
 
 	klock_queue_keep(client, waiter.spare);

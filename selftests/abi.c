@@ -57,7 +57,11 @@ FIELD(klock_ioc_info, reserved, 36, 4);
 FIELD(klock_ioc_info, generation, 40, 8);
 FIELD(klock_ioc_info, passed, 48, 8);
 FIELD(klock_ioc_info, max_passed, 56, 8);
-FIELD(klock_ioc_info, reserved2, 64, 48);
+FIELD(klock_ioc_info, waits, 64, 8);
+FIELD(klock_ioc_info, waited, 72, 8);
+FIELD(klock_ioc_info, longest_wait, 80, 8);
+FIELD(klock_ioc_info, deaths, 88, 8);
+FIELD(klock_ioc_info, reserved2, 96, 16);
 FIELD(klock_ioc_info, name, 112, 64);
 
 SIZE(klock_ioc_resize, 8);

@@ -1271,7 +1271,9 @@ TEST_F(space, outlives_its_clients)
 	ASSERT_LE(0, fd);
 	after = raw_info(fd);
 	EXPECT_EQ(1, before.held);
+	EXPECT_EQ(0, before.deaths);
 	before.held = 0;
+	before.deaths = 1;
 	EXPECT_EQ(0, memcmp(&before, &after, sizeof(before)));
 	EXPECT_EQ(3, raw_allocate(fd));
 	EXPECT_EQ(1, raw_lock(fd, 5, KLOCK_LOCK_TRY, 0));
@@ -1296,6 +1298,7 @@ TEST_F(space, info_counts)
 	got = raw_info(fd);						\
 	want.passed = got.passed;					\
 	want.max_passed = got.max_passed;				\
+	want.longest_wait = got.longest_wait;				\
 	EXPECT_EQ(want.allocated, got.allocated);			\
 	EXPECT_EQ(want.held, got.held);					\
 	EXPECT_EQ(want.waiting, got.waiting);				\
@@ -1322,16 +1325,20 @@ TEST_F(space, info_counts)
 	tell_lock(&b, fds[1], 0);
 	ASSERT_TRUE(UNTIL(look(fd, 0).waiters == 1));
 	want.waiting = 1;
+	want.waits = 1;
 	EXPECT_INFO();
 	tell_lock(&c, fds[2], 7);
 	ASSERT_TRUE(UNTIL(look(fd, 7).waiters == 1));
 	want.waiting = 2;
+	want.waits = 2;
 	EXPECT_INFO();
 
 	dismiss(&a);		/* b and c get what it had */
 	EXPECT_EQ(1, answer(&b, NULL, 0));
 	EXPECT_EQ(1, answer(&c, NULL, 0));
 	want.waiting = 0;
+	want.waited = 2;
+	want.deaths = 2;
 	want.clients--;
 	EXPECT_INFO();
 	EXPECT_EQ(0, unlock_by(&b, fds[1], 0));
@@ -1341,6 +1348,7 @@ TEST_F(space, info_counts)
 	want.allocated--;
 	EXPECT_INFO();
 	dismiss(&c);		/* died: not held */
+	want.deaths++;
 	want.held--;
 	want.clients--;
 	EXPECT_INFO();

@@ -1481,10 +1481,10 @@ static bool space_agrees(unsigned int s)
 	      info.waiting, info.allocated, held, waiting, allocated);
 	AGREE(info.clients == clients_of(s, watch->world), "space %u: %u clients, not %u", s,
 	      clients_of(s, watch->world), info.clients);
-	if (info.reserved2[1] > arena->max_passed)
-		arena->max_passed = info.reserved2[1];
-	MUST(&supervisor, info.reserved2[1] <= max_passed,
-	     "space %u: a waiter was passed %ju times, not %ju", s, (uintmax_t)info.reserved2[1],
+	if (info.max_passed > arena->max_passed)
+		arena->max_passed = info.max_passed;
+	MUST(&supervisor, info.max_passed <= max_passed,
+	     "space %u: a waiter was passed %ju times, not %ju", s, (uintmax_t)info.max_passed,
 	     (uintmax_t)max_passed);
 	return true;
 }

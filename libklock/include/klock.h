@@ -176,7 +176,14 @@ struct klock_space_info {
 	uint32_t flags;		/* KLOCK_MAPPABLE, KLOCK_REMOVED */
 	uint32_t reserved;
 	uint64_t generation;	/* random, not 0, new for each space that is made */
-	uint64_t reserved2[8];	/* see struct klock_ioc_info of <linux/klock.h> */
+	/* since the space was made: */
+	uint64_t passed;	/* wake-ups of a waiter that found the lock taken, in all */
+	uint64_t max_passed;	/* the most of them that one wait has seen */
+	uint64_t waits;		/* waits that were begun; an interrupted one counts anew */
+	uint64_t waited;	/* locks that were got by waiting */
+	uint64_t longest_wait;	/* ns: of those that have ended, however they did */
+	uint64_t deaths;	/* locks whose holder went away without unlocking */
+	uint64_t reserved2[2];
 	char     name[64];	/* without UID/, NUL-terminated */
 };
 

@@ -25,9 +25,14 @@ SAME(mode, mode);
 SAME(flags, flags);
 SAME(reserved, reserved);
 SAME(generation, generation);
+SAME(passed, passed);
+SAME(max_passed, max_passed);
+SAME(waits, waits);
+SAME(waited, waited);
+SAME(longest_wait, longest_wait);
+SAME(deaths, deaths);
+SAME(reserved2, reserved2);
 SAME(name, name);
-static_assert(offsetof(struct klock_ioc_info, passed) ==
-	       offsetof(struct klock_space_info, reserved2), "reserved2");
 static_assert(sizeof(struct klock_ioc_info) == sizeof(struct klock_space_info), "info");
 static_assert(KLOCK_MAPPABLE == KLOCK_SPACE_MAPPABLE, "MAPPABLE");
 static_assert(KLOCK_REMOVED == KLOCK_SPACE_REMOVED, "REMOVED");

@@ -166,6 +166,10 @@ struct klock_ioc_space_fd {
  * @generation: random, not 0, new for each space that is made
  * @passed: wake-ups of a waiter that found the lock taken, in all
  * @max_passed: the most of them that one wait has seen
+ * @waits: waits that were begun; one that a signal has interrupted counts anew
+ * @waited: locks that were got by waiting
+ * @longest_wait: the longest wait that has ended, however it did, in ns
+ * @deaths: locks whose holder went away without unlocking; not those that were broken
  * @reserved2: 0
  * @name: name, NUL-terminated
  */
@@ -183,7 +187,11 @@ struct klock_ioc_info {
 	__u64 generation;
 	__u64 passed;
 	__u64 max_passed;
-	__u64 reserved2[6];
+	__u64 waits;
+	__u64 waited;
+	__u64 longest_wait;
+	__u64 deaths;
+	__u64 reserved2[2];
 	char name[KLOCK_NAME_SIZE];
 };
 
