@@ -18,7 +18,7 @@
 #   make mutate    bugs, one after the other, and whether the tests see each
 #   make bench     the benchmarks, in a VM; QUICK=1: in 90 s
 #   make bench-doc, bench-baseline   renew what depends on them
-#   make install   all of it, honouring DESTDIR and PREFIX
+#   make install   all of it and the manual pages, honouring DESTDIR and PREFIX
 #   make lint      silent when there is nothing to say
 #   make clean
 #
@@ -159,7 +159,7 @@ install: all
 kernel_c := $(filter-out %.mod.c,$(wildcard kmod/*.[ch]))
 user_c := $(wildcard uapi/linux/*.h libklock/*/*.[ch] selftests/*.[ch] selftests/bench/*.c)
 scripts := $(filter-out %.config %.reasons,$(wildcard $(VM)/*)) $(wildcard selftests/*.sh .ci/*) \
-	   $(addprefix $(BENCH)/,run report guard) selftests/model/check selftests/mutate/run
+	   $(addprefix $(BENCH)/,run report guard) selftests/model/check selftests/mutate/run libklock/man/check
 
 # What is for the kernel alone: its types and macros, and that C11 has names like
 # _Atomic; volatile has its use in signal handlers; macros of types reuse arguments.

@@ -61,12 +61,13 @@
  * mixed on the same lock.  Who maps a space may not write into it by accident: a word
  * that names a live client is taken for its lock.
  *
- * Errors.  What may be called on a space or a handle also fails with
- *	-EACCES	the space was opened with KLOCK_READONLY, and the call does more
- *		than to look;
- *	the errors named under "Children", as the first call in a child.
+ * Errors.  What may be called on a space or a handle also fails with -EACCES if the
+ * space was opened with KLOCK_READONLY and the call does more than to look, and, as
+ * the first call in a child, with the errors named under "Children".
  *
- * A pointer to a space, a handle or a result may never be NULL unless it says so.
+ * Pointers.  One to a space, a handle or a result may never be NULL unless it says so.
+ *
+ * (The manual pages are made from what is written here: man/generate.)
  */
 #ifndef KLOCK_H
 #define KLOCK_H
@@ -169,12 +170,12 @@ struct klock_space_info {
 	uint32_t allocated;	/* locks that are allocated */
 	uint32_t held;		/* locks that a live client holds */
 	uint32_t waiting;	/* threads that wait for a lock */
-	uint32_t clients;
+	uint32_t clients;	/* that are attached now */
 	uint32_t uid;		/* of the owner, as the caller's user namespace sees it */
-	uint32_t gid;
+	uint32_t gid;		/* the same */
 	uint32_t mode;		/* permission bits */
 	uint32_t flags;		/* KLOCK_MAPPABLE, KLOCK_REMOVED */
-	uint32_t reserved;
+	uint32_t reserved;	/* 0 */
 	uint64_t generation;	/* random, not 0, new for each space that is made */
 	/* since the space was made: */
 	uint64_t passed;	/* wake-ups of a waiter that found the lock taken, in all */
@@ -187,7 +188,7 @@ struct klock_space_info {
 	char     name[64];	/* without UID/, NUL-terminated */
 };
 
-/* Tells how a space is.  No errors of its own. */
+/* Tells how a space is.  Errors: none of its own. */
 int klock_space_info(struct klock_space *space, struct klock_space_info *info);
 
 /*
@@ -197,8 +198,8 @@ int klock_space_info(struct klock_space *space, struct klock_space_info *info);
  * @capacity: locks from now on, 1 to 1048576
  *
  * Errors: -EACCES (not the caller's), -EBUSY (a lock at or above @capacity is
- * allocated, held or waited for), -EDQUOT, -ENOMEM, -ESTALE (the space was
- * removed), -EINVAL (@capacity is 0 or above the maximum).
+ * allocated, held or waited for), -EDQUOT (a quota of locks), -ENOMEM, -ESTALE (the
+ * space was removed), -EINVAL (@capacity is 0 or above the maximum).
  */
 int klock_space_resize(struct klock_space *space, uint32_t capacity);
 
@@ -230,8 +231,12 @@ int klock_space_list(const struct klock_space_info *after, struct klock_space_in
 int klock_allocate(struct klock_space *space, struct klock **lock);
 
 /*
- * Allocates the lock @id.  As klock_allocate(), but: -EEXIST (it is taken),
- * -EINVAL (@id is not below the capacity).
+ * Allocates the lock @id, as klock_allocate() does the lowest.
+ *
+ * @lock: filled with a handle, which the caller drops with klock_put()
+ *
+ * Errors: -EEXIST (it is taken), -EINVAL (@id is not below the capacity), -ENOMEM,
+ * -ESTALE (the space was removed).
  */
 int klock_allocate_id(struct klock_space *space, uint32_t id, struct klock **lock);
 
@@ -260,7 +265,11 @@ int klock_retrieve(struct klock_space *space, uint32_t id, unsigned int flags,
  */
 int klock_free(struct klock *lock);
 
-/* Frees all numbers of a space, as klock_free().  Errors: -ESTALE. */
+/*
+ * Frees all numbers of a space, as klock_free() does one.
+ *
+ * Errors: -ESTALE (the space was removed).
+ */
 int klock_free_all(struct klock_space *space);
 
 /* Drops a handle; changes no lock, so a lock that is held stays so.  NULL: nothing is done. */
@@ -286,17 +295,24 @@ uint32_t klock_id(const struct klock *lock);
  */
 int klock_lock(struct klock *lock);
 
-/* As klock_lock(), but does not wait: -EBUSY if it is held, by whomever. */
+/*
+ * Takes a lock if that can be done at once; as klock_lock() else.
+ *
+ * Returns what klock_lock() does.
+ *
+ * Errors: those of klock_lock() but -EDEADLK, and -EBUSY (it is held, by whomever).
+ */
 int klock_trylock(struct klock *lock);
 
 /*
- * As klock_lock(), but waits until @deadline at most.
+ * Takes a lock, waiting until @deadline at most; as klock_lock() else.
  *
  * @clock: CLOCK_MONOTONIC, or CLOCK_REALTIME, whose steps are followed
  * @deadline: a moment of that clock, not a span; one that is past: the lock is tried once
  *
- * More errors: -ETIMEDOUT, -EINVAL (another clock, tv_nsec not from 0 to
- * 999999999, @deadline is NULL).
+ * Returns what klock_lock() does.  Errors: those of klock_lock(), and -ETIMEDOUT
+ * (@deadline has passed), -EINVAL (another clock, tv_nsec not from 0 to 999999999,
+ * @deadline is NULL).
  */
 int klock_lock_until(struct klock *lock, clockid_t clock, const struct timespec *deadline);
 
@@ -324,7 +340,7 @@ int klock_break(struct klock_space *space, uint32_t id, uint32_t token);
  * namespace sees them; 0: none, dead, not visible or not known.
  */
 struct klock_status {
-	uint32_t id;
+	uint32_t id;		/* its number */
 	uint32_t flags;		/* KLOCK_ALLOCATED, KLOCK_HELD, KLOCK_DIED, KLOCK_MINE */
 	uint32_t pid;		/* the process whose client holds it */
 	uint32_t tid;		/* the thread that took it */
@@ -332,10 +348,10 @@ struct klock_status {
 	uint32_t token;		/* of the client that holds it; 0: none */
 	uint64_t held_since;	/* ns of CLOCK_MONOTONIC: held at least since; 0: not known */
 	uint64_t waiting_since;	/* the same, of the first waiter; 0: none */
-	uint64_t reserved2[2];
+	uint64_t reserved2[2];	/* 0 */
 };
 
-#define KLOCK_ALLOCATED (1u << 0)
+#define KLOCK_ALLOCATED (1u << 0)	/* its number is taken */
 #define KLOCK_HELD      (1u << 1)	/* by a live client */
 #define KLOCK_DIED      (1u << 2)	/* the next holder will be told */
 #define KLOCK_MINE      (1u << 3)	/* held by this client */
@@ -362,7 +378,7 @@ int klock_list(struct klock_space *space, uint32_t first, struct klock_status *s
 
 /* A thread that waits; as the reader's pid namespace sees it, 0: not visible. */
 struct klock_waiter {
-	uint32_t pid, tid;
+	uint32_t pid, tid;	/* its process, and itself */
 	uint64_t since;		/* ns of CLOCK_MONOTONIC */
 };
 
