@@ -19,6 +19,7 @@
 #   make bench     the benchmarks, in a VM; QUICK=1: in 90 s
 #   make bench-doc, bench-baseline   renew what depends on them
 #   make install   all of it and the manual pages, honouring DESTDIR and PREFIX
+#   make deb       packages of Debian, in build/deb, of what git tracks
 #   make lint      silent when there is nothing to say
 #   make clean
 #
@@ -154,12 +155,18 @@ install: all
 	$(MAKE) -C libklock install DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)
 	$(if $(DESTDIR),,depmod $(release))
 
+deb:
+	@$(VM)/install lintian
+	@debian/build build/deb
+	@lintian --allow-root --fail-on warning build/deb/*.changes
+
 # Lint: a stamp in build/lint for each file that passed, and for what it was held
 # against.  kernel_c is held to the kernel's rules in full.
 kernel_c := $(filter-out %.mod.c,$(wildcard kmod/*.[ch]))
 user_c := $(wildcard uapi/linux/*.h libklock/*/*.[ch] selftests/*.[ch] selftests/bench/*.c)
 scripts := $(filter-out %.config %.reasons,$(wildcard $(VM)/*)) $(wildcard selftests/*.sh .ci/*) \
-	   $(addprefix $(BENCH)/,run report guard) selftests/model/check selftests/mutate/run libklock/man/check
+	   $(addprefix $(BENCH)/,run report guard) selftests/model/check selftests/mutate/run libklock/man/check \
+	   debian/build
 
 # What is for the kernel alone: its types and macros, and that C11 has names like
 # _Atomic; volatile has its use in signal handlers; macros of types reuse arguments.
@@ -213,4 +220,4 @@ clean:
 		selftests/library_tsan selftests/first
 	$(MAKE) -C libklock clean
 
-.PHONY: all module library programs list-programs demo check check-all vm torture fuzz coverage mutate bench bench-doc bench-baseline install lint lint-packages lint-files clean
+.PHONY: all module library programs list-programs demo check check-all vm torture fuzz coverage mutate bench bench-doc bench-baseline install deb lint lint-packages lint-files clean
