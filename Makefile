@@ -82,7 +82,7 @@ library:
 endif
 
 programs: library
-	@$(VM)/install gcc libc6-dev gcc-multilib
+	@$(VM)/install gcc libc6-dev gcc-multilib libsqlite3-dev
 	@mkdir -p $(variant)/selftests
 	@$(MAKE) -C selftests OUTPUT=$(CURDIR)/$(variant)/selftests $(for)
 	@cp selftests/*.sh selftests/settings selftests/fuzz.corpus $(variant)/selftests
@@ -217,7 +217,7 @@ build/lint/sparse: $(kernel_c) uapi/linux/klock.h
 
 clean:
 	rm -rf build kmod/klock.ko .checkpatch-camelcase* $(patsubst %.c,%,$(wildcard selftests/*.c)) selftests/abi_32 \
-		selftests/library_tsan selftests/first
+		selftests/library_tsan selftests/first selftests/engine_example
 	$(MAKE) -C libklock clean
 
 .PHONY: all module library programs list-programs demo check check-all vm torture fuzz coverage mutate bench bench-doc bench-baseline install deb lint lint-packages lint-files clean
