@@ -174,9 +174,13 @@ USER_RULES := PREFER_KERNEL_TYPES,BIT_MACRO,ARRAY_SIZE,PREFER_DEFINED_ATTRIBUTE_
 	      VOLATILE,MACRO_ARG_REUSE
 # The one file that may ask for the kernel's version
 COMPAT_RULES := LINUX_VERSION_CODE,CONSTANT_COMPARISON
+# Events are declared as tables, of macros that are lists
+TRACE_RULES := COMPLEX_MACRO,OPEN_ENDED_LINE,PARENTHESIS_ALIGNMENT
 # FIXTURE_DATA(x) *self is no product, EXPECT_EQ() takes a block, and a check in a
 # macro may return.
 TEST_RULES := $(USER_RULES),SPACING,BRACES,MACRO_WITH_FLOW_CONTROL
+rules = $(or $(if $(filter selftests/%,$<),$(TEST_RULES)),$(if $(filter $(user_c),$<),$(USER_RULES)),$\
+	$(if $(filter %/compat.h,$<),$(COMPAT_RULES)),$(if $(filter %/trace.h,$<),$(TRACE_RULES)))
 
 stamps := $(kernel_c:%=build/lint/%.checkpatch) $(user_c:%=build/lint/%.checkpatch) \
 	  $(patsubst %,build/lint/%.cppcheck,$(filter-out uapi/%,$(filter %.c,$(user_c)))) \
@@ -194,8 +198,7 @@ lint-files: $(stamps)
 
 build/lint/%.checkpatch: %
 	@perl $(source)/scripts/checkpatch.pl --no-tree --strict --terse --quiet --no-summary \
-		--show-types --max-line-length=100 $(addprefix --ignore ,$(if $(filter selftests/%,$<),$(TEST_RULES),$\
-		$(if $(filter $(user_c),$<),$(USER_RULES),$(if $(filter %/compat.h,$<),$(COMPAT_RULES))))) -f $<
+		--show-types --max-line-length=100 $(addprefix --ignore ,$(rules)) -f $<
 	$(stamp)
 
 # (ctuuninitvar takes what a call is to fill for what it reads.)

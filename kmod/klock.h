@@ -12,6 +12,7 @@
  * wait.c	queues of waiters
  * errorcheck.c	threads that hold locks, and cycles of them
  * list.c	who holds and who waits, for people
+ * trace.h	what happens, for tools
  *
  * Objects and lifetimes:
  *
@@ -248,6 +249,7 @@ enum klock_waiter_state {
  * @spare: a queue that it brought and that was not needed
  * @who: what the word says when it has the lock: token and thread id
  * @since: of CLOCK_MONOTONIC
+ * @waited: so long, in ns, when its wait has ended
  * @passed: how often it was woken and found the lock taken
  * @state: written under queue->mutex
  * @queued: it is in the queue; written under queue->mutex
@@ -265,6 +267,7 @@ struct klock_waiter {
 	struct klock_queue *spare;
 	u64 who;
 	u64 since;
+	u64 waited;
 	u32 passed;
 	enum klock_waiter_state state;
 	bool queued;
@@ -356,7 +359,7 @@ int klock_release(struct klock_space *space, u32 id, u64 who, enum klock_end end
 int klock_release_locked(struct klock_space *space, struct klock_queue *queue,
 			 atomic64_t *word, u64 who, u64 mask, u64 died,
 			 struct task_struct **wake);
-void klock_count_death(struct klock_space *space);
+void klock_note_death(struct klock_space *space, u32 id, u32 token);
 int klock_settle(struct klock_space *space, u32 id);
 bool klock_bury(atomic64_t *word);
 void klock_unbury(atomic64_t *word);

@@ -38,6 +38,9 @@
 
 #include "klock.h"
 
+#define CREATE_TRACE_POINTS
+#include "trace.h"
+
 /* Swaps "no such lock" into a free word.  False: somebody holds it, or plays with it. */
 bool klock_bury(atomic64_t *word)
 {
@@ -129,9 +132,20 @@ unlock:
 }
 
 /* A holder that died was met, and its lock released. */
-void klock_count_death(struct klock_space *space)
+void klock_note_death(struct klock_space *space, u32 id, u32 token)
 {
 	atomic64_inc(&space->deaths);
+	trace_owner_died(space, id, token);
+}
+
+static void klock_note_end(struct klock_space *space, u32 id, u32 token, enum klock_end end)
+{
+	if (end == KLOCK_END_UNLOCK)
+		trace_released(space, id, token);
+	else if (end == KLOCK_END_BREAK)
+		trace_broken(space, id, token);
+	else if (end == KLOCK_END_DEATH)
+		klock_note_death(space, id, token);
 }
 
 /*
@@ -161,8 +175,8 @@ int klock_release(struct klock_space *space, u32 id, u64 who, enum klock_end end
 		mutex_unlock(&queue->mutex);
 		klock_queue_put(page, queue);
 	}
-	if (!ret && end == KLOCK_END_DEATH)
-		klock_count_death(space);
+	if (!ret)
+		klock_note_end(space, id, klock_token(who), end);	/* before it shows */
 	klock_wake(wake);
 	return ret;
 }
@@ -192,6 +206,16 @@ static noinline int klock_undo(struct klock_space *space, u32 id, u64 who)
 {
 	klock_release(space, id, who, KLOCK_END_UNDO, NULL);
 	return -ESTALE;
+}
+
+/*
+ * Out of line, and called at the very end, as klock_undo() and klock_unlocked(): so the fast
+ * paths have no registers to save for the sake of what is rare.
+ */
+static noinline int klock_trace_acquire(struct klock_space *space, u32 id, u64 who, bool died)
+{
+	trace_acquire(space, id, klock_token(who), 0, died);
+	return died;
 }
 
 /* The word named somebody, or has changed.  0: try again. */
@@ -231,6 +255,8 @@ static int klock_try(struct klock_space *space, u32 id, u64 who)
 	}
 	if (unlikely(READ_ONCE(space->removed)))
 		return klock_undo(space, id, who);
+	if (trace_acquire_enabled())
+		return klock_trace_acquire(space, id, who, old & KLOCK_WORD_DIED);
 	return !!(old & KLOCK_WORD_DIED);
 }
 
@@ -250,6 +276,15 @@ int klock_lock(struct klock_client *client, const struct klock_ioc_lock *args)
 			return ret;
 	}
 	return klock_wait(client, args, who);
+}
+
+/* The word was swapped; its space is removed, or somebody traces. */
+static noinline int klock_unlocked(struct klock_space *space, u32 id, u32 token)
+{
+	if (READ_ONCE(space->removed))
+		klock_bury(klock_word(space, id));
+	trace_released(space, id, token);
+	return 0;
 }
 
 int klock_unlock(struct klock_client *client, u32 id)
@@ -274,8 +309,8 @@ int klock_unlock(struct klock_client *client, u32 id)
 		if (old & KLOCK_WORD_WAITERS || tries++ == KLOCK_TRIES)
 			return klock_release(space, id, client->token, KLOCK_END_UNLOCK, NULL);
 	} while (!atomic64_try_cmpxchg(word, &old, 0));
-	if (unlikely(READ_ONCE(space->removed)))
-		klock_bury(word);
+	if (unlikely(READ_ONCE(space->removed)) || trace_released_enabled())
+		return klock_unlocked(space, id, client->token);
 	return 0;
 }
 
@@ -303,10 +338,10 @@ int klock_break(struct klock_space *space, const struct klock_ioc_break *args)
 
 /*
  * With queue->mutex held, or the bucket locked; @wake as of klock_release_locked().
- * Whether a holder was met that died.
+ * The token of a holder that died, if one was met, else 0.
  */
-static bool klock_close_locked(struct klock_space *space, struct klock_queue *queue,
-			       atomic64_t *word, struct task_struct **wake)
+static u32 klock_close_locked(struct klock_space *space, struct klock_queue *queue,
+			      atomic64_t *word, struct task_struct **wake)
 {
 	u32 tries, token;
 	u64 old;
@@ -316,20 +351,20 @@ static bool klock_close_locked(struct klock_space *space, struct klock_queue *qu
 		token = klock_token(old);
 		if (!token) {
 			if (klock_bury(word))
-				return false;
+				return 0;
 		} else if (token == KLOCK_WORD_NONE) {
-			return false;
+			return 0;
 		} else if (!klock_alive(space, token)) {
 			if (!klock_release_locked(space, queue, word, token, KLOCK_WORD_TOKEN,
 						  KLOCK_WORD_DIED, wake))
-				return true;
+				return token;
 		} else if (old & KLOCK_WORD_WAITERS ||
 			   atomic64_try_cmpxchg(word, &old, old | KLOCK_WORD_WAITERS)) {
-			return false;
+			return 0;
 		}
 	}
 	atomic64_set(word, KLOCK_WORD_NONE);	/* nobody who holds it does this */
-	return false;
+	return 0;
 }
 
 /*
@@ -346,7 +381,7 @@ void klock_close_word(struct klock_space *space, u32 id)
 	atomic64_t *word = klock_word(space, id);
 	struct task_struct *wake = NULL;
 	struct klock_queue *queue;
-	bool died = false;
+	u32 died = 0;
 
 	klock_bucket_lock(page, id);
 	queue = klock_queue_look_up(page, id);
@@ -361,6 +396,6 @@ void klock_close_word(struct klock_space *space, u32 id)
 		klock_queue_put(page, queue);
 	}
 	if (died)
-		klock_count_death(space);
+		klock_note_death(space, id, died);
 	klock_wake(wake);
 }

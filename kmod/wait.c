@@ -34,6 +34,7 @@
 
 #include "compat.h"
 #include "klock.h"
+#include "trace.h"
 
 /* With the slack that is given to the timer it is less than a second. */
 #define KLOCK_LOOK_AGAIN	(900 * NSEC_PER_MSEC)
@@ -304,6 +305,7 @@ struct task_struct *klock_grant(struct klock_waiter *waiter, bool died)
 		klock_own(waiter);
 	klock_dequeue(waiter);
 	waiter->died = died;
+	trace_handoff(waiter->space, waiter->queue->id, klock_token(waiter->who));
 	WRITE_ONCE(waiter->state, KLOCK_GRANTED);
 	return get_task_struct(waiter->task);
 }
@@ -345,7 +347,7 @@ static int klock_look_held(struct klock_waiter *waiter, u64 old)
 	if (!klock_alive(waiter->space, token)) {
 		if (!klock_release_locked(waiter->space, queue, waiter->word, token,
 					  KLOCK_WORD_TOKEN, KLOCK_WORD_DIED, &wake))
-			klock_count_death(waiter->space);
+			klock_note_death(waiter->space, queue->id, token);
 		klock_wake(wake);
 		return 0;
 	}
@@ -588,10 +590,12 @@ static int klock_queue_up(struct klock_waiter *waiter, const struct klock_ioc_lo
 	if (ret)
 		return klock_wait_end(waiter, ret);
 	atomic64_inc(&space->waits);
+	trace_contended(waiter);
 	ret = klock_wait_end(waiter, klock_wait_queued(waiter, args));
 	if (ret >= 0)
 		atomic64_inc(&space->waited);
-	klock_raise(&space->longest_wait, ktime_get_ns() - waiter->since);
+	waiter->waited = ktime_get_ns() - waiter->since;
+	klock_raise(&space->longest_wait, waiter->waited);
 	return ret;
 }
 
@@ -620,6 +624,8 @@ int klock_wait(struct klock_client *client, const struct klock_ioc_lock *args, u
 		ret = -EBUSY;
 	if (ret == -EAGAIN)
 		ret = klock_queue_up(&waiter, args);
+	if (ret >= 0)
+		trace_acquire(space, args->id, client->token, waiter.waited, ret);
 	mutex_unlock(&waiter.queue->mutex);
 
 	klock_queue_keep(client, waiter.spare);

@@ -711,27 +711,6 @@ TEST_F(space, only_the_owner_resizes_breaks_and_removes)
 }
 
 /*
- * An agent of OWNER in a user namespace as a rootless container engine has it:
- * 0 in it is OWNER, 1 to 1000 are 100000 to 100999.
- */
-#define INSIDE_1	100000
-
-static bool enter_userns(const struct agent *agent, uid_t uid)
-{
-	char map[64], path[64];
-
-	tell(agent, do_unshare, -1, CLONE_NEWUSER, NULL, 0);
-	if (answer(agent, NULL, 0))
-		return false;
-	snprintf(map, sizeof(map), "0 %u 1\n1 %d 1000\n", uid, INSIDE_1);
-	snprintf(path, sizeof(path), "/proc/%d/uid_map", agent->pid);
-	if (!write_file(path, map))
-		return false;
-	snprintf(path, sizeof(path), "/proc/%d/gid_map", agent->pid);
-	return write_file(path, map);
-}
-
-/*
  * uids are translated: a rootless engine sees the same space inside and
  * outside of its namespace.  Being root there is no right here.
  */

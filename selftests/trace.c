@@ -1,21 +1,31 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * What can be seen of klock with the tools that people have: the counters of a
- * space.
+ * space, and events.
  */
 #define _GNU_SOURCE
 
 #include "klock_test.h"
+
+#include <limits.h>
+#include <stdarg.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+
+#define OWNER	1000U
 
 FIXTURE(trace) {
 	char name[KLOCK_NAME_SIZE];
 	struct klock_space *space;
 	struct klock *lock;		/* 0 */
 	int fd;				/* of another client, without the library */
+	char instance[128];		/* of tracefs; empty: none */
 };
 
 /* What helpers of the tests take. */
 #define SELF	FIXTURE_DATA(trace)
+
+static void stop_trace(SELF *self);
 
 FIXTURE_SETUP(trace)
 {
@@ -31,6 +41,7 @@ FIXTURE_SETUP(trace)
 FIXTURE_TEARDOWN(trace)
 {
 	dismiss_all();
+	stop_trace(self);
 	close(self->fd);
 	klock_put(self->lock);
 	klock_space_close(self->space);
@@ -220,6 +231,395 @@ TEST_F(trace, deaths_that_are_met_are_counted)
 	close(fd);		/* 1, which it held */
 	EXPECT_EQ(5, raw_info(m.fd).deaths);
 	unmap_space(&m);
+}
+
+/*
+ * Events
+ */
+
+#define EVENTS_MAX	64
+
+struct event {
+	pid_t pid;
+	char name[16];
+	char text[160];
+	uint64_t waited;	/* of an acquire; in @text there is a * if it is not 0 */
+};
+
+/* Where all kernels that can trace have it; it is mounted by whoever needs it first. */
+#define TRACEFS		"/sys/kernel/tracing"
+
+static bool have_tracefs(void)
+{
+	return !access(TRACEFS "/instances", F_OK) ||
+	       !mount("tracefs", TRACEFS, "tracefs", 0, NULL);
+}
+
+static bool write_trace(const SELF *self, const char *file, const char *text)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s/%s", self->instance, file);
+	return write_file(path, text);
+}
+
+/*
+ * From now on what happens in spaces of this name is recorded, in an instance of our own.
+ * Names of commands are not: that has the scheduler patched while it runs, in which QEMU
+ * may lose an update of the code, and with it the processor.
+ */
+static bool start_trace(SELF *self)
+{
+	char filter[128];
+
+	snprintf(self->instance, sizeof(self->instance), TRACEFS "/instances/%s", self->name);
+	if (mkdir(self->instance, 0700)) {
+		perror("# no instance");
+		self->instance[0] = 0;
+		return false;
+	}
+	snprintf(filter, sizeof(filter), "space == \"%s\"", self->name);
+	return write_trace(self, "trace_options", "norecord-cmd") &&
+	       write_trace(self, "trace_clock", "global") &&
+	       write_trace(self, "events/klock/filter", filter) &&
+	       write_trace(self, "events/klock/enable", "1");
+}
+
+static void stop_trace(SELF *self)
+{
+	if (!self->instance[0])
+		return;
+	write_trace(self, "events/klock/enable", "0");
+	if (rmdir(self->instance))
+		perror("# the instance stays");
+}
+
+#define START_TRACE() do {						\
+	if (!have_tracefs())						\
+		SKIP(return, "no tracefs: %s", strerror(errno));	\
+	ASSERT_TRUE(start_trace(self));					\
+} while (0)
+
+/* Takes "     comm-PID     [000] d..1.    12.345678: NAME: TEXT" to pieces. */
+static bool parse_event(char *line, struct event *event)
+{
+	char *cpu = strchr(line, '['), *pid = cpu, *name, *text, *waited;
+
+	while (pid && pid > line && *pid != '-')
+		pid--;
+	name = cpu ? strstr(cpu, ": ") : NULL;
+	text = name ? strstr(name + 2, ": ") : NULL;
+	if (!text)
+		return false;
+	*text = 0;
+	memset(event, 0, sizeof(*event));
+	event->pid = atoi(pid + 1);
+	snprintf(event->name, sizeof(event->name), "%s", name + 2);
+	snprintf(event->text, sizeof(event->text), "%s", text + 2);
+	event->text[strcspn(event->text, "\n")] = 0;
+	waited = strstr(event->text, "waited=");
+	event->waited = waited ? strtoull(waited + 7, &text, 10) : 0;
+	if (event->waited) {
+		waited[7] = '*';
+		memmove(waited + 8, text, strlen(text) + 1);
+	}
+	return true;
+}
+
+/* What was recorded since the last call, or -1. */
+static int read_events(const SELF *self, struct event events[EVENTS_MAX])
+{
+	char path[PATH_MAX], line[512];
+	FILE *file;
+	int n = 0, fd;
+
+	snprintf(path, sizeof(path), "%s/trace", self->instance);
+	file = fopen(path, "re");
+	if (!file)
+		return -1;
+	while (n >= 0 && n < EVENTS_MAX && fgets(line, sizeof(line), file))
+		if (line[0] != '#' && !parse_event(line, &events[n++]))
+			n = -1;
+	fclose(file);
+	fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);	/* forgets it all */
+	return fd < 0 || close(fd) ? -1 : n;
+}
+
+/* Whether that is what happened in our space of @uid. */
+static bool __attribute__((format(printf, 6, 7)))
+is_event(const SELF *self, const struct event *event, pid_t pid, uid_t uid, const char *name,
+	 const char *format, ...)
+{
+	char want[160];
+	va_list args;
+	int n = snprintf(want, sizeof(want), "space=%u/%s ", uid, self->name);
+
+	va_start(args, format);
+	vsnprintf(want + n, sizeof(want) - n, format, args);
+	va_end(args);
+	if (event->pid == pid && !strcmp(event->name, name) && !strcmp(event->text, want))
+		return true;
+	fprintf(stderr, "# %s: %s, of %d, and not %s: %s, of %d\n", event->name, event->text,
+		event->pid, name, want, pid);
+	return false;
+}
+
+static uint32_t token_of(int fd)
+{
+	struct klock_ioc_space_fd arg = { 0 };
+	int space_fd = raw_ioctl(fd, KLOCK_IOC_SPACE_FD, &arg);
+
+	return space_fd < 0 || close(space_fd) ? 0 : arg.token;
+}
+
+static uint32_t token_by(const struct agent *agent, int fd)
+{
+	struct klock_ioc_space_fd arg = { 0 };
+	int space_fd = ioctl_by(agent, fd, KLOCK_IOC_SPACE_FD, &arg);
+
+	return space_fd < 0 || close_by(agent, space_fd) ? 0 : arg.token;
+}
+
+/* What a client gets at once, and what it unlocks; not what it does not get. */
+static void check_acquire(struct __test_metadata *_metadata, SELF *self, uint32_t flags)
+{
+	int fd = raw_attach(self->name, flags, 0), pid = getpid();
+	struct event events[EVENTS_MAX];
+	uint32_t token = token_of(fd);
+
+	ASSERT_NE(0, token);
+	START_TRACE();
+	EXPECT_EQ(0, raw_lock(fd, 7, 0, 0));
+	EXPECT_EQ(-EBUSY, raw_lock(self->fd, 7, KLOCK_LOCK_TRY, 0));
+	EXPECT_EQ(-EPERM, raw_unlock(self->fd, 7));
+	EXPECT_EQ(-EPERM, raw_unlock(fd, 8));
+	EXPECT_EQ(-EINVAL, raw_lock(fd, 1024, 0, 0));
+	EXPECT_EQ(0, raw_unlock(fd, 7));
+	EXPECT_EQ(0, raw_lock(fd, 1000, KLOCK_LOCK_TRY, 0));
+	EXPECT_EQ(3, read_events(self, events));
+	EXPECT_TRUE(is_event(self, &events[0], pid, 0, "acquire",
+			     "id=7 token=%u waited=0 died=0", token));
+	EXPECT_TRUE(is_event(self, &events[1], pid, 0, "released", "id=7 token=%u", token));
+	EXPECT_TRUE(is_event(self, &events[2], pid, 0, "acquire",
+			     "id=1000 token=%u waited=0 died=0", token));
+	close(fd);
+}
+
+TEST_F(trace, event_acquire)
+{
+	check_acquire(_metadata, self, 0);
+}
+
+TEST_F(trace, event_acquire_errorcheck)
+{
+	check_acquire(_metadata, self, KLOCK_ATTACH_ERRORCHECK);
+}
+
+/* Who waits, for whom, and how long; by the thread, also when it was in vain. */
+static void check_contended(struct __test_metadata *_metadata, SELF *self, uint32_t flags)
+{
+	struct event events[EVENTS_MAX];
+	uint64_t before, seen, unlocked;
+	struct agent waiter;
+	int fd = enlist_client(&waiter, self, flags), pid = getpid();
+	uint32_t mine = token_of(self->fd), its = token_by(&waiter, fd);
+
+	ASSERT_NE(0, mine);
+	ASSERT_NE(0, its);
+	START_TRACE();
+	EXPECT_EQ(0, raw_lock(self->fd, 0, 0, 0));
+	before = now_ns(CLOCK_MONOTONIC);
+	tell_lock(&waiter, fd, 0);
+	ASSERT_TRUE(UNTIL(waiters_of(self->lock) == 1));
+	seen = now_ns(CLOCK_MONOTONIC);
+	EXPECT_TRUE(UNTIL(now_ns(CLOCK_MONOTONIC) > seen + NSEC_PER_MSEC));
+	unlocked = now_ns(CLOCK_MONOTONIC);
+	EXPECT_EQ(0, raw_unlock(self->fd, 0));
+	EXPECT_EQ(0, answer(&waiter, NULL, 0));
+	EXPECT_EQ(-ETIMEDOUT, raw_lock(self->fd, 0, KLOCK_LOCK_DEADLINE,
+				       now_ns(CLOCK_MONOTONIC) + NSEC_PER_MSEC));
+	EXPECT_EQ(0, unlock_by(&waiter, fd, 0));
+
+	ASSERT_EQ(6, read_events(self, events));
+	EXPECT_TRUE(is_event(self, &events[1], waiter.pid, 0, "contended",
+			     "id=0 token=%u holder=%u", its, mine));
+	EXPECT_TRUE(is_event(self, &events[2], pid, 0, "released", "id=0 token=%u", mine));
+	EXPECT_TRUE(is_event(self, &events[3], waiter.pid, 0, "acquire",
+			     "id=0 token=%u waited=* died=0", its));
+	EXPECT_LE(unlocked - seen, events[3].waited);
+	EXPECT_GE(now_ns(CLOCK_MONOTONIC) - before, events[3].waited);
+	EXPECT_TRUE(is_event(self, &events[4], pid, 0, "contended",
+			     "id=0 token=%u holder=%u", mine, its));
+	EXPECT_TRUE(is_event(self, &events[5], waiter.pid, 0, "released", "id=0 token=%u", its));
+}
+
+TEST_F(trace, event_contended)
+{
+	check_contended(_metadata, self, 0);
+}
+
+TEST_F(trace, event_contended_errorcheck)
+{
+	check_contended(_metadata, self, KLOCK_ATTACH_ERRORCHECK);
+}
+
+/* A client that closes with locks; the next holder of each is told, which is seen, too. */
+TEST_F(trace, event_owner_died)
+{
+	struct event events[EVENTS_MAX];
+	struct agent holder, waiter;
+	int fd = enlist_client(&holder, self, 0), fd2 = enlist_client(&waiter, self, 0);
+	uint32_t mine = token_of(self->fd), token = token_by(&holder, fd);
+	uint32_t token2 = token_by(&waiter, fd2);
+
+	ASSERT_NE(0, mine);
+	ASSERT_NE(0, token);
+	ASSERT_NE(0, token2);
+	EXPECT_EQ(0, lock_by(&holder, fd, 5, 0));
+	EXPECT_EQ(0, lock_by(&holder, fd, 1000, 0));
+	tell_lock(&waiter, fd2, 1000);
+	ASSERT_TRUE(UNTIL(raw_info(self->fd).waiting == 1));
+	START_TRACE();
+	EXPECT_EQ(-SIGKILL, slay(holder.pid));
+	EXPECT_EQ(1, answer(&waiter, NULL, 0));
+	EXPECT_EQ(1, raw_lock(self->fd, 5, 0, 0));
+
+	ASSERT_EQ(4, read_events(self, events));
+	EXPECT_TRUE(is_event(self, &events[0], holder.pid, 0, "owner_died", "id=5 token=%u",
+			     token));
+	EXPECT_TRUE(is_event(self, &events[1], holder.pid, 0, "owner_died", "id=1000 token=%u",
+			     token));
+	EXPECT_TRUE(is_event(self, &events[2], waiter.pid, 0, "acquire",
+			     "id=1000 token=%u waited=* died=1", token2));
+	EXPECT_TRUE(is_event(self, &events[3], getpid(), 0, "acquire",
+			     "id=5 token=%u waited=0 died=1", mine));
+}
+
+/* What is taken and released in the mapped words makes no call; a death in one is met later. */
+TEST_F(trace, events_beside_a_mapping)
+{
+	const uint32_t nobody = 12345;
+	struct event events[EVENTS_MAX];
+	struct mapper m;
+	uint64_t who;
+	int fd;
+
+	if (!words_can_be_mapped())
+		SKIP(return, "words are not mapped here");
+	EXPECT_EQ(0, raw_remove(self->name, KLOCK_REMOVE_FORCE));
+	ASSERT_TRUE(map_space(&m, self->name, KLOCK_ATTACH_CREATE, 64));
+	fd = raw_attach(self->name, 0, 0);
+	ASSERT_LE(0, fd);
+	START_TRACE();
+	who = m.token | (uint64_t)getpid() << KLOCK_WORD_TID_SHIFT;
+	m.words[3] = who;
+	EXPECT_EQ(-ETIMEDOUT, raw_lock(fd, 3, KLOCK_LOCK_DEADLINE, 1));
+	EXPECT_EQ(who, m.words[3]);
+	m.words[3] = 0;
+	m.words[4] = nobody;
+	EXPECT_EQ(1, raw_lock(m.fd, 4, KLOCK_LOCK_TRY, 0));
+	EXPECT_EQ(3, read_events(self, events));
+	EXPECT_TRUE(is_event(self, &events[0], getpid(), 0, "contended", "id=3 token=%u holder=%u",
+			     token_of(fd), m.token));
+	EXPECT_TRUE(is_event(self, &events[1], getpid(), 0, "owner_died", "id=4 token=%u",
+			     nobody));
+	EXPECT_TRUE(is_event(self, &events[2], getpid(), 0, "acquire",
+			     "id=4 token=%u waited=0 died=1", m.token));
+	close(fd);
+	unmap_space(&m);
+}
+
+/* Of him who lost it, by him who broke it. */
+TEST_F(trace, event_broken)
+{
+	struct event events[EVENTS_MAX];
+	struct agent holder;
+	int fd = enlist_client(&holder, self, 0);
+	uint32_t token = token_by(&holder, fd), mine = token_of(self->fd);
+
+	ASSERT_NE(0, token);
+	EXPECT_EQ(0, lock_by(&holder, fd, 9, 0));
+	START_TRACE();
+	EXPECT_EQ(-EAGAIN, raw_break(self->fd, 9, mine));
+	EXPECT_EQ(-ENOENT, raw_break(self->fd, 8, 0));
+	EXPECT_EQ(0, raw_break(self->fd, 9, 0));
+	EXPECT_EQ(-EPERM, unlock_by(&holder, fd, 9));
+	EXPECT_EQ(0, close_by(&holder, fd));
+	EXPECT_EQ(1, read_events(self, events));
+	EXPECT_TRUE(is_event(self, &events[0], getpid(), 0, "broken", "id=9 token=%u", token));
+}
+
+/*
+ * Unlocks lock 0 and is first to have it again, as often as that may be done to @waiter.
+ * On one processor, where a thread that has priority is not kept from that.
+ */
+static bool barge(int fd, pid_t waiter)
+{
+	struct sched_param first = { .sched_priority = 1 }, usual = { .sched_priority = 0 };
+	struct klock_ioc_api api = { 0 };
+	bool good = raw_ioctl(fd, KLOCK_IOC_GET_API, &api) == 0;
+	cpu_set_t one, any;
+
+	sched_getaffinity(0, sizeof(any), &any);
+	CPU_ZERO(&one);
+	CPU_SET(sched_getcpu(), &one);
+	sched_setaffinity(0, sizeof(one), &one);
+	sched_setaffinity(waiter, sizeof(one), &one);
+	sched_setscheduler(0, SCHED_FIFO, &first);
+	for (uint32_t i = 0; i < api.max_passed && good; i++) {
+		uint64_t before = raw_info(fd).passed;
+
+		good = raw_unlock(fd, 0) == 0 && raw_lock(fd, 0, KLOCK_LOCK_TRY, 0) == 0 &&
+		       UNTIL(raw_info(fd).passed == before + 1);
+	}
+	sched_setscheduler(0, SCHED_OTHER, &usual);
+	sched_setaffinity(waiter, sizeof(any), &any);
+	sched_setaffinity(0, sizeof(any), &any);
+	return good;
+}
+
+/* The unlock after that hands it over; the waiter has it then, however late it runs. */
+TEST_F(trace, event_handoff)
+{
+	struct event events[EVENTS_MAX];
+	struct agent waiter;
+	int fd = enlist_client(&waiter, self, 0);
+	uint32_t mine = token_of(self->fd), its = token_by(&waiter, fd);
+
+	ASSERT_NE(0, mine);
+	ASSERT_NE(0, its);
+	EXPECT_EQ(0, raw_lock(self->fd, 0, 0, 0));
+	tell_lock(&waiter, fd, 0);
+	ASSERT_TRUE(UNTIL(waiters_of(self->lock) == 1));
+	START_TRACE();
+	ASSERT_TRUE(barge(self->fd, waiter.pid));
+	EXPECT_LT(0, read_events(self, events));
+	EXPECT_EQ(0, raw_unlock(self->fd, 0));
+	EXPECT_EQ(-EBUSY, raw_lock(self->fd, 0, KLOCK_LOCK_TRY, 0));
+	EXPECT_EQ(0, answer(&waiter, NULL, 0));
+	ASSERT_EQ(3, read_events(self, events));
+	EXPECT_TRUE(is_event(self, &events[0], getpid(), 0, "handoff", "id=0 token=%u", its));
+	EXPECT_TRUE(is_event(self, &events[1], getpid(), 0, "released", "id=0 token=%u", mine));
+	EXPECT_TRUE(is_event(self, &events[2], waiter.pid, 0, "acquire",
+			     "id=0 token=%u waited=* died=0", its));
+}
+
+/* The owner is told as the initial user namespace sees it, wherever that happens. */
+TEST_F(trace, events_in_a_user_namespace)
+{
+	struct event events[EVENTS_MAX];
+	struct agent in = user(OWNER);
+	int fd;
+
+	ASSERT_TRUE(enter_userns(&in, OWNER));
+	START_TRACE();
+	fd = make_by(&in, self->name, 8, 0);
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(0, lock_by(&in, fd, 2, 0));
+	EXPECT_EQ(1, read_events(self, events));
+	EXPECT_TRUE(is_event(self, &events[0], in.pid, OWNER, "acquire",
+			     "id=2 token=%u waited=0 died=0", token_by(&in, fd)));
+	EXPECT_EQ(0, remove_by(&in, self->name, KLOCK_REMOVE_FORCE, 0));
 }
 
 TEST_HARNESS_MAIN
