@@ -325,6 +325,7 @@ static const struct file_operations klock_fops = {
 	.release = klock_close,
 	.unlocked_ioctl = klock_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
+	.show_fdinfo = klock_show_fdinfo,
 	.llseek = noop_llseek,
 };
 

@@ -398,6 +398,7 @@ long klock_list(struct klock_client *client, const struct klock_ioc_list *args);
 long klock_waiters(struct klock_space *space, const struct klock_ioc_list *args);
 void klock_info(struct klock_space *space, struct klock_ioc_info *info);
 long klock_list_spaces(const struct klock_ioc_spaces *args);
+void klock_show_fdinfo(struct seq_file *m, struct file *file);
 
 static inline struct klock_page *klock_page_nr(const struct klock_space *space, u32 nr)
 {

@@ -11,7 +11,9 @@
  */
 #include <linux/capability.h>
 #include <linux/cred.h>
+#include <linux/proc_fs.h>
 #include <linux/sched/signal.h>
+#include <linux/seq_file.h>
 #include <linux/slab.h>
 #include <linux/time_namespace.h>
 #include <linux/timekeeping.h>
@@ -22,6 +24,9 @@
 
 /* Statuses that are copied to the user at a time. */
 #define KLOCK_LIST_CHUNK	(PAGE_SIZE / sizeof(struct klock_ioc_status))
+
+/* Entries of a line in fdinfo, at most. */
+#define KLOCK_FDINFO_MAX	256
 
 /* What CLOCK_MONOTONIC of the caller is ahead of the system's, in ns. */
 static s64 klock_timens_offset(void)
@@ -312,4 +317,98 @@ long klock_list_spaces(const struct klock_ioc_spaces *args)
 	if (space)
 		klock_space_put(space);
 	return ret ?: done;
+}
+
+/* Locks that the client has, of page @nr of its space; @n were shown before. */
+static u32 klock_show_held(struct seq_file *m, const struct klock_client *client, u32 nr, u32 n)
+{
+	atomic64_t *words = klock_page_nr(client->space, nr)->words;
+	u32 i;
+
+	for (i = 0; i < KLOCK_WORDS_PER_PAGE; i++) {
+		if (klock_token(atomic64_read(&words[i])) != client->token)
+			continue;
+		if (n++ < KLOCK_FDINFO_MAX)
+			seq_printf(m, "%s%u", n > 1 ? " " : "", nr * KLOCK_WORDS_PER_PAGE + i);
+	}
+	return n;
+}
+
+/* The same: threads of the client in the queue of a lock.  Writing to @m locks nothing. */
+static u32 klock_show_queue(struct seq_file *m, const struct klock_client *client,
+			    const struct klock_queue *queue, u32 n)
+{
+	struct pid_namespace *ns = proc_pid_ns(file_inode(m->file)->i_sb);
+	struct klock_waiter *waiter = queue->first;
+	u32 i;
+
+	lockdep_assert_held(&queue->mutex);
+	for (i = 0; i < queue->nr; i++, waiter = list_next_entry(waiter, list)) {
+		if (klock_token(waiter->who) != client->token)
+			continue;
+		if (n++ < KLOCK_FDINFO_MAX)
+			seq_printf(m, "%s%u:%d", n > 1 ? " " : "", queue->id,
+				   task_pid_nr_ns(waiter->task, ns));
+	}
+	return n;
+}
+
+static u32 klock_show_waits(struct seq_file *m, const struct klock_client *client, u32 nr, u32 n)
+{
+	struct klock_page *page = klock_page_nr(client->space, nr);
+	struct klock_queue *queue;
+	u32 i;
+
+	for (i = 0; i < KLOCK_WORDS_PER_PAGE; i++) {
+		queue = klock_queue_find(page, nr * KLOCK_WORDS_PER_PAGE + i);
+		if (!queue)
+			continue;
+		mutex_lock(&queue->mutex);
+		n = klock_show_queue(m, client, queue, n);
+		mutex_unlock(&queue->mutex);
+		klock_queue_put(page, queue);
+	}
+	return n;
+}
+
+/* A line of what @show finds in the pages that the client has touched; how much that was. */
+static u32 klock_show_line(struct seq_file *m, const struct klock_client *client, const char *name,
+			   u32 (*show)(struct seq_file *m, const struct klock_client *client,
+				       u32 nr, u32 n))
+{
+	u32 pages = smp_load_acquire(&client->space->nr_pages);	/* as klock_map_fault() */
+	u32 nr, n = 0;
+
+	seq_printf(m, "%s:\t", name);
+	for (nr = 0; nr < pages; nr++) {
+		if (!test_bit(nr, client->touched))
+			continue;
+		n = show(m, client, nr, n);
+		cond_resched();
+	}
+	seq_puts(m, n > KLOCK_FDINFO_MAX ? " ...\n" : "\n");
+	return n;
+}
+
+/* /proc/PID/fdinfo of a client, which lives as long as this runs. */
+void klock_show_fdinfo(struct seq_file *m, struct file *file)
+{
+	const struct klock_client *client = file->private_data;
+	/* Pairs with the release in klock_attach(). */
+	struct klock_space *space = smp_load_acquire(&client->space);
+	u32 held;
+
+	if (!space) {
+		seq_puts(m, "klock-space:\t-\n");
+		return;
+	}
+	seq_printf(m, "klock-space:\t%u/%s\n", from_kuid_munged(seq_user_ns(m), space->uid),
+		   space->name);
+	seq_printf(m, "klock-generation:\t%llu\n", space->generation);
+	seq_printf(m, "klock-token:\t%u\n", client->token);
+	seq_printf(m, "klock-mode:\t%s%s\n", client->errorcheck ? "errorcheck" : "normal",
+		   client->writable ? "" : " readonly");
+	held = klock_show_line(m, client, "klock-locks", klock_show_held);
+	seq_printf(m, "klock-held:\t%u\n", held);
+	klock_show_line(m, client, "klock-waits", klock_show_waits);
 }

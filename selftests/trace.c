@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * What can be seen of klock with the tools that people have: the counters of a
- * space, and events.
+ * space, events, and /proc/PID/fdinfo.
  */
 #define _GNU_SOURCE
 
@@ -620,6 +620,285 @@ TEST_F(trace, events_in_a_user_namespace)
 	EXPECT_TRUE(is_event(self, &events[0], in.pid, OWNER, "acquire",
 			     "id=2 token=%u waited=0 died=0", token_by(&in, fd)));
 	EXPECT_EQ(0, remove_by(&in, self->name, KLOCK_REMOVE_FORCE, 0));
+}
+
+/*
+ * /proc/PID/fdinfo
+ */
+
+static char fdinfo_text[32768];
+
+static void read_fdinfo(pid_t pid, int fd)
+{
+	char path[64];
+	ssize_t n, size = 0;
+	int file;
+
+	snprintf(path, sizeof(path), "/proc/%d/fdinfo/%d", pid, fd);
+	file = open(path, O_RDONLY | O_CLOEXEC);
+	while ((n = read(file, fdinfo_text + size, sizeof(fdinfo_text) - 1 - size)) > 0)
+		size += n;
+	close(file);
+	fdinfo_text[size] = 0;
+}
+
+/* The value of @key, a line of its own, in what was read; NULL: there is none. */
+static const char *value_of(const char *key)
+{
+	static char value[4096];
+	const char *line, *next;
+	size_t length = strlen(key);
+
+	for (line = fdinfo_text; (next = strchr(line, '\n')); line = next + 1) {
+		if (strncmp(line, key, length) || strncmp(line + length, ":\t", 2))
+			continue;
+		line += length + 2;
+		snprintf(value, sizeof(value), "%.*s", (int)(next - line), line);
+		return value;
+	}
+	return NULL;
+}
+
+static const char *fdinfo(pid_t pid, int fd, const char *key)
+{
+	read_fdinfo(pid, fd);
+	return value_of(key);
+}
+
+#define EXPECT_FDINFO(_pid, _fd, _key, ...) do {			\
+	char __want[4096];						\
+									\
+	snprintf(__want, sizeof(__want), __VA_ARGS__);			\
+	EXPECT_STREQ(__want, fdinfo(_pid, _fd, _key) ?: "no " _key);	\
+} while (0)
+
+/* What a client is; one that is not attached is nothing yet. */
+TEST_F(trace, fdinfo_of_a_client)
+{
+	int fd = open("/dev/klock", O_RDWR | O_CLOEXEC), pid = getpid();
+	struct klock_ioc_attach attach = { .flags = KLOCK_ATTACH_ERRORCHECK };
+	struct klock_ioc_info info = raw_info(self->fd);
+	int looker = raw_attach(self->name, KLOCK_ATTACH_READONLY, 0);
+
+	ASSERT_LE(0, fd);
+	ASSERT_LE(0, looker);
+	EXPECT_FDINFO(pid, fd, "klock-space", "-");
+	EXPECT_EQ(NULL, fdinfo(pid, fd, "klock-token"));
+	strcpy(attach.name, self->name);
+	EXPECT_EQ(1024, raw_ioctl(fd, KLOCK_IOC_ATTACH, &attach));
+	EXPECT_FDINFO(pid, fd, "klock-space", "0/%s", self->name);
+	EXPECT_FDINFO(pid, fd, "klock-generation", "%llu", (unsigned long long)info.generation);
+	EXPECT_FDINFO(pid, fd, "klock-token", "%u", token_of(fd));
+	EXPECT_FDINFO(pid, fd, "klock-mode", "errorcheck");
+	EXPECT_FDINFO(pid, fd, "klock-held", "0");
+	EXPECT_FDINFO(pid, fd, "klock-locks", "%s", "");
+	EXPECT_FDINFO(pid, fd, "klock-waits", "%s", "");
+	EXPECT_FDINFO(pid, self->fd, "klock-token", "%u", token_of(self->fd));
+	EXPECT_FDINFO(pid, self->fd, "klock-mode", "normal");
+	EXPECT_FDINFO(pid, looker, "klock-mode", "normal readonly");
+	close(looker);
+	close(fd);
+}
+
+/* Locks of this client, of all its pages; and how many, where not all are listed. */
+TEST_F(trace, fdinfo_of_a_holder)
+{
+	int other = raw_attach(self->name, 0, 0), pid = getpid();
+	const char *locks;
+
+	ASSERT_LE(0, other);
+	EXPECT_EQ(0, raw_lock(other, 4, 0, 0));
+	EXPECT_EQ(0, raw_lock(self->fd, 1023, 0, 0));
+	EXPECT_EQ(0, raw_lock(self->fd, 3, 0, 0));
+	EXPECT_FDINFO(pid, self->fd, "klock-held", "2");
+	EXPECT_FDINFO(pid, self->fd, "klock-locks", "3 1023");
+	EXPECT_FDINFO(pid, other, "klock-locks", "4");
+	EXPECT_EQ(0, raw_unlock(self->fd, 3));
+	EXPECT_FDINFO(pid, self->fd, "klock-held", "1");
+	EXPECT_FDINFO(pid, self->fd, "klock-locks", "1023");
+
+	for (uint32_t i = 500; i < 755; i++) {
+		ASSERT_EQ(0, raw_lock(self->fd, i, 0, 0));
+	}
+	locks = fdinfo(pid, self->fd, "klock-locks");
+	EXPECT_EQ(0, strcmp(locks + strlen(locks) - 9, " 754 1023"));
+	EXPECT_EQ(0, raw_lock(self->fd, 800, 0, 0));
+	locks = fdinfo(pid, self->fd, "klock-locks");
+	EXPECT_EQ(0, strncmp(locks, "500 501 502 ", 12));
+	EXPECT_EQ(0, strcmp(locks + strlen(locks) - 12, " 754 800 ..."));
+	EXPECT_FDINFO(pid, self->fd, "klock-held", "257");
+	EXPECT_FDINFO(pid, other, "klock-held", "1");
+	close(other);
+}
+
+/* A lock that was taken in the mapped words is held like any other. */
+TEST_F(trace, fdinfo_of_a_mapper)
+{
+	char name[KLOCK_NAME_SIZE];
+	struct mapper m;
+
+	if (!words_can_be_mapped())
+		SKIP(return, "words are not mapped here");
+	snprintf(name, sizeof(name), "%.60s-2", self->name);
+	ASSERT_TRUE(map_space(&m, name, KLOCK_ATTACH_CREATE, 64));
+	m.words[60] = m.token;
+	EXPECT_FDINFO(getpid(), m.fd, "klock-locks", "60");
+	unmap_space(&m);
+	EXPECT_EQ(0, raw_remove(name, KLOCK_REMOVE_FORCE));
+}
+
+struct waiting {
+	int fd, ret;
+	uint32_t id;
+	pid_t tid;
+};
+
+static void *wait_in_thread(void *arg)
+{
+	struct waiting *waiting = arg;
+
+	waiting->tid = gettid();
+	waiting->ret = raw_lock(waiting->fd, waiting->id, 0, 0);
+	return NULL;
+}
+
+/* Threads of this client, each with the lock that it waits for. */
+TEST_F(trace, fdinfo_of_waiters)
+{
+	struct waiting waiting[] = { { .id = 2 }, { .id = 1000 } };
+	int fd = raw_attach(self->name, 0, 0), pid = getpid(), other_fd;
+	pthread_t threads[2];
+	struct agent other;
+
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(0, raw_lock(self->fd, 2, 0, 0));
+	EXPECT_EQ(0, raw_lock(self->fd, 1000, 0, 0));
+	other_fd = enlist_client(&other, self, 0);
+	ASSERT_LE(0, other_fd);
+	tell_lock(&other, other_fd, 2);
+	ASSERT_TRUE(UNTIL(raw_info(self->fd).waiting == 1));
+	for (int i = 0; i < 2; i++) {
+		waiting[i].fd = fd;
+		ASSERT_EQ(0, pthread_create(&threads[i], NULL, wait_in_thread, &waiting[i]));
+	}
+	ASSERT_TRUE(UNTIL(raw_info(self->fd).waiting == 3));
+	EXPECT_FDINFO(pid, fd, "klock-waits", "2:%d 1000:%d", waiting[0].tid, waiting[1].tid);
+	EXPECT_FDINFO(pid, fd, "klock-locks", "%s", "");
+	EXPECT_FDINFO(other.pid, other_fd, "klock-waits", "2:%d", other.pid);
+	EXPECT_FDINFO(pid, self->fd, "klock-waits", "%s", "");
+
+	EXPECT_EQ(0, raw_unlock(self->fd, 1000));
+	EXPECT_EQ(0, pthread_join(threads[1], NULL));
+	EXPECT_EQ(0, waiting[1].ret);
+	EXPECT_FDINFO(pid, fd, "klock-waits", "2:%d", waiting[0].tid);
+	EXPECT_FDINFO(pid, fd, "klock-locks", "1000");
+	EXPECT_EQ(0, raw_unlock(self->fd, 2));
+	EXPECT_EQ(0, answer(&other, NULL, 0));
+	EXPECT_EQ(0, unlock_by(&other, other_fd, 2));
+	EXPECT_EQ(0, pthread_join(threads[0], NULL));
+	EXPECT_EQ(0, waiting[0].ret);
+	EXPECT_FDINFO(pid, fd, "klock-waits", "%s", "");
+	EXPECT_FDINFO(pid, fd, "klock-locks", "2 1000");
+	close(fd);
+}
+
+static int do_fdinfo(struct order *order)
+{
+	const char *value = fdinfo(getpid(), order->fd, "klock-space");
+
+	snprintf(order->arg, sizeof(order->arg), "%s", value ?: "none");
+	return 0;
+}
+
+/* The owner as the reader's user namespace sees it. */
+TEST_F(trace, fdinfo_in_a_user_namespace)
+{
+	struct agent in = user(OWNER);
+	char want[KLOCK_NAME_SIZE + 16], got[sizeof(want)];
+	int fd;
+
+	ASSERT_TRUE(enter_userns(&in, OWNER));
+	fd = make_by(&in, self->name, 8, 0);
+	ASSERT_LE(0, fd);
+	EXPECT_FDINFO(in.pid, fd, "klock-space", "%u/%s", OWNER, self->name);
+	tell(&in, do_fdinfo, fd, 0, NULL, 0);
+	EXPECT_EQ(0, answer(&in, got, sizeof(got)));
+	snprintf(want, sizeof(want), "0/%s", self->name);
+	EXPECT_STREQ(want, got);
+
+	/* of one that it has no uid for */
+	tell(&in, do_fdinfo, self->fd, 0, NULL, 0);
+	EXPECT_EQ(0, answer(&in, got, sizeof(got)));
+	snprintf(want, sizeof(want), "65534/%s", self->name);
+	EXPECT_STREQ(want, got);
+	EXPECT_EQ(0, remove_by(&in, self->name, KLOCK_REMOVE_FORCE, 0));
+}
+
+struct reader {
+	const char *name;
+	atomic_int fd;		/* -1: the end */
+	atomic_uint none, all, bad;
+};
+
+/* Reads the fdinfo of what is being attached: it is all there, or nothing. */
+static void *read_in_thread(void *arg)
+{
+	struct reader *reader = arg;
+	char want[KLOCK_NAME_SIZE + 16];
+	const char *space, *waits;
+	int fd;
+
+	snprintf(want, sizeof(want), "0/%s", reader->name);
+	while ((fd = reader->fd) >= 0) {
+		space = fdinfo(getpid(), fd, "klock-space");
+		if (!space || !strcmp(space, "-")) {
+			reader->bad += !!value_of("klock-token");
+			reader->none++;
+			continue;
+		}
+		reader->bad += !!strcmp(space, want);
+		waits = value_of("klock-waits");
+		reader->bad += !waits || strcmp(waits, "");
+		reader->all++;
+	}
+	return NULL;
+}
+
+TEST_F(trace, fdinfo_beside_attach)
+{
+	struct reader reader = { .name = self->name };
+	pthread_t thread;
+	unsigned int none, all;
+	int fd, last = -1;
+
+	reader.fd = self->fd;
+	ASSERT_EQ(0, pthread_create(&thread, NULL, read_in_thread, &reader));
+	for (int i = 0; i < fewer(2000); i++) {
+		struct klock_ioc_attach attach = named(self->name, 0);
+
+		fd = open("/dev/klock", O_RDWR | O_CLOEXEC);
+		ASSERT_LE(0, fd);
+		none = reader.none;
+		reader.fd = fd;
+		if (i % 4 == 0) {
+			ASSERT_TRUE(UNTIL(reader.none > none));
+		}
+		EXPECT_EQ(1024, raw_ioctl(fd, KLOCK_IOC_ATTACH, &attach));
+		all = reader.all;
+		if (i % 4 == 1) {
+			ASSERT_TRUE(UNTIL(reader.all > all));
+		}
+		EXPECT_EQ(0, raw_lock(fd, 10, 0, 0));
+		EXPECT_EQ(0, raw_unlock(fd, 10));
+		if (last >= 0)
+			close(last);
+		last = fd;
+	}
+	reader.fd = -1;
+	EXPECT_EQ(0, pthread_join(thread, NULL));
+	TH_LOG("read %u times before, %u times after", reader.none, reader.all);
+	EXPECT_EQ(0, reader.bad);
+	close(last);
 }
 
 TEST_HARNESS_MAIN
