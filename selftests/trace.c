@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * What can be seen of klock with the tools that people have: the counters of a
- * space, events, and /proc/PID/fdinfo.
+ * space, events, /proc/PID/fdinfo, and where a thread that waits sleeps.
  */
 #define _GNU_SOURCE
 
@@ -899,6 +899,74 @@ TEST_F(trace, fdinfo_beside_attach)
 	TH_LOG("read %u times before, %u times after", reader.none, reader.all);
 	EXPECT_EQ(0, reader.bad);
 	close(last);
+}
+
+/*
+ * What the kernel says of a thread that waits
+ */
+
+/* The first line of a file of /proc that has @word in it; NULL: none. */
+static const char *find_line(pid_t pid, const char *file, const char *word)
+{
+	static char line[256];
+	char path[64];
+	bool found = false;
+	FILE *stream;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", pid, file);
+	stream = fopen(path, "re");
+	while (stream && !found && fgets(line, sizeof(line), stream))
+		found = strstr(line, word);
+	if (stream)
+		fclose(stream);
+	return found ? line : NULL;
+}
+
+static const struct {
+	uint32_t mode;		/* of the space: who waits where words can be mapped looks again */
+	uint32_t attach, lock;	/* flags */
+} kinds[] = {
+	{ 0620, 0, 0 },
+	{ 0600, 0, 0 },
+	{ 0620, KLOCK_ATTACH_ERRORCHECK, 0 },
+	{ 0600, 0, KLOCK_LOCK_DEADLINE },
+	{ 0600, 0, KLOCK_LOCK_DEADLINE | KLOCK_LOCK_REALTIME },
+};
+
+/* In every way to wait the function that it sleeps in is called after us. */
+static void check_sleeper(struct __test_metadata *_metadata, SELF *self, const char *file)
+{
+	if (!find_line(getpid(), file, ""))
+		SKIP(return, "no /proc/PID/%s", file);
+	for (unsigned int i = 0; i < ARRAY_SIZE(kinds); i++) {
+		struct klock_ioc_lock lock = { .flags = kinds[i].lock };
+		struct agent holder = enlist(NULL, NULL), waiter = enlist(NULL, NULL);
+		int fd, fd2;
+
+		EXPECT_EQ(0, raw_remove(self->name, KLOCK_REMOVE_FORCE));
+		fd = make_by(&holder, self->name, 8, kinds[i].mode);
+		fd2 = open_by(&waiter, self->name, kinds[i].attach);
+		ASSERT_LE(0, fd);
+		ASSERT_LE(0, fd2);
+		EXPECT_EQ(0, lock_by(&holder, fd, 0, 0));
+		if (lock.flags)
+			lock.deadline = INT64_MAX;
+		tell(&waiter, do_ioctl, fd2, KLOCK_IOC_LOCK, &lock, sizeof(lock));
+		EXPECT_TRUE(UNTIL(find_line(waiter.pid, file, "klock_")))
+			TH_LOG("kind %u: %s", i, find_line(waiter.pid, file, "") ?: "nothing");
+		EXPECT_EQ(0, unlock_by(&holder, fd, 0));
+		EXPECT_EQ(0, answer(&waiter, NULL, 0));
+	}
+}
+
+TEST_F(trace, wchan)
+{
+	check_sleeper(_metadata, self, "wchan");
+}
+
+TEST_F(trace, stack)
+{
+	check_sleeper(_metadata, self, "stack");
 }
 
 TEST_HARNESS_MAIN
