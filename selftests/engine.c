@@ -417,8 +417,8 @@ TEST_F_TIMEOUT(engine, killed_at_random, 240)
 	struct storm storm = storm_of(self, all_commands, true);
 	int seconds;
 
-	for (seconds = slowness() > 1 ? 20 : 60; seconds > 0; seconds -= 10) {
-		rage(&storm, 10, NULL);
+	for (seconds = slowness() > 1 ? 20 : 60; seconds > 0; seconds -= 20) {
+		rage(&storm, 20, NULL);
 		expect_agreement(_metadata, self);
 	}
 	tell_of(_metadata, &storm);
@@ -653,21 +653,21 @@ TEST_F(engine, logout)
 TEST_F_TIMEOUT(engine, full_table_grows, 60)
 {
 	struct klock_space *space = make_space(self->space, 2, 0);
-	pid_t pid[20];
+	pid_t pid[10];
 	char name[8];
 	int i;
 
 	ASSERT_NE(NULL, space);
 	klock_space_close(space);
-	for (i = 0; i < 20; i++) {
+	for (i = 0; i < 10; i++) {
 		snprintf(name, sizeof(name), "c%d", i);
 		pid[i] = begin(self, "create", name, NULL);
 	}
-	for (i = 0; i < 20; i++) {
+	for (i = 0; i < 10; i++) {
 		EXPECT_EQ(0, reap(pid[i]));
 	}
-	EXPECT_EQ(20, info_of(self).allocated);
-	EXPECT_EQ(32, info_of(self).capacity);
+	EXPECT_EQ(10, info_of(self).allocated);
+	EXPECT_EQ(16, info_of(self).capacity);
 	expect_agreement(_metadata, self);
 }
 
@@ -714,17 +714,20 @@ TEST_F_TIMEOUT(engine, prune_frees_what_leaked, 60)
 	expect_agreement(_metadata, self);
 }
 
-/* Containers c10 to c29, which have ids other than those that are free in a new space. */
-static void create_20(struct __test_metadata *_metadata, const SELF *self)
+/* How many containers a reboot finds */
+#define LEFT	8
+
+/* c4 to c11: they have other ids than the lowest, which are those to come. */
+static void create_some(struct __test_metadata *_metadata, const SELF *self)
 {
 	char name[8];
 	int i;
 
-	for (i = 0; i < 30; i++) {
+	for (i = 0; i < LEFT + 4; i++) {
 		snprintf(name, sizeof(name), "c%d", i);
 		ASSERT_EQ(0, run(self, "create", name, NULL));
 	}
-	for (i = 0; i < 10; i++) {
+	for (i = 0; i < 4; i++) {
 		snprintf(name, sizeof(name), "c%d", i);
 		ASSERT_EQ(0, run(self, "rm", name, NULL));
 	}
@@ -733,34 +736,34 @@ static void create_20(struct __test_metadata *_metadata, const SELF *self)
 TEST_F_TIMEOUT(engine, reboot, 120)
 {
 	struct row rows[ROWS_MAX];
-	pid_t pid[20];
+	pid_t pid[LEFT];
 	char name[8];
 	int i;
 
 	if (!getenv("KLOCK_KO") || geteuid())
 		SKIP(return, "not root, or KLOCK_KO is not set");
-	create_20(_metadata, self);
-	EXPECT_EQ(0, run(self, "start", "c20", NULL));
-	pid[0] = begin(self, "start", "c21", self->hook);
-	EXPECT_TRUE(UNTIL(has_state(self, "c21", "starting")));
+	create_some(_metadata, self);
+	EXPECT_EQ(0, run(self, "start", "c5", NULL));
+	pid[0] = begin(self, "start", "c6", self->hook);
+	EXPECT_TRUE(UNTIL(has_state(self, "c6", "starting")));
 	EXPECT_EQ(-SIGKILL, slay(pid[0]));
 
 	ASSERT_TRUE(UNTIL(unload() == 0));
-	EXPECT_EQ(2, run(self, "create", "c30", NULL));
+	EXPECT_EQ(2, run(self, "create", "c12", NULL));
 	ASSERT_EQ(0, load(""));
 	/* All at once: one allocates, the others wait for it. */
-	for (i = 0; i < 20; i++) {
-		snprintf(name, sizeof(name), "c%d", 10 + i);
+	for (i = 0; i < LEFT; i++) {
+		snprintf(name, sizeof(name), "c%d", 4 + i);
 		pid[i] = begin(self, "start", name, NULL);
 	}
-	for (i = 0; i < 20; i++) {
+	for (i = 0; i < LEFT; i++) {
 		EXPECT_EQ(0, reap(pid[i]));
 	}
-	ASSERT_EQ(20, ps(self, rows));
-	for (i = 0; i < 20; i++) {
+	ASSERT_EQ(LEFT, ps(self, rows));
+	for (i = 0; i < LEFT; i++) {
 		EXPECT_STREQ("running", rows[i].state);
 	}
-	EXPECT_EQ(20, info_of(self).allocated);
+	EXPECT_EQ(LEFT, info_of(self).allocated);
 	expect_agreement(_metadata, self);
 }
 
