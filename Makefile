@@ -4,7 +4,7 @@
 # as root or through sudo; what is built for a kernel goes to build/RELEASE, so
 # that builds for several kernels do not mix.
 #
-#   make           kmod/klock.ko for the kernel of KDIR, libklock.a, libklock.so
+#   make           kmod/klock.ko for the kernel of KDIR, libklock.a, libklock.so, klockctl
 #   make demo      shows the main job in a VM
 #   make check     builds, lints and tests everything in VMs
 #   make check-all tests on many kernels, for other users, on 1, 2 and 8 processors; takes
@@ -24,7 +24,8 @@
 #   make clean
 #
 # Variables: KDIR; for those in VMs KERNEL and what selftests/vm/run says; FOR=m32|arm64|clang:
-# libklock and programs for 32-bit users, for arm64, by clang; they go to build/$(FOR).
+# libklock and programs for 32-bit users, for arm64 (both without klockctl), by clang; they
+# go to build/$(FOR).
 
 MAKEFLAGS += --no-print-directory
 PREFIX ?= /usr/local
@@ -40,7 +41,7 @@ other_kdir = $(info no headers of the running kernel: building for the distribut
 release = $(or $(shell sed -n 's/.*UTS_RELEASE "\(.*\)"/\1/p' \
 	  $(KDIR)/include/generated/utsrelease.h),$(error no kernel to build for in KDIR))
 
-all: module library
+all: module library tools
 	@cp build/$(release)/klock.ko kmod/klock.ko
 
 # One that counts what of it runs has a place of its own.
@@ -56,8 +57,8 @@ module:
 
 # Whom libklock and the programs are for: this machine, or
 FOR ?= $(filter arm64 clang,$(KERNEL))
-for_m32 := CC='gcc -m32'
-for_arm64 = CC=$(arm64)gcc AR=$(arm64)ar
+for_m32 := CC='gcc -m32' TOOLS=
+for_arm64 = CC=$(arm64)gcc AR=$(arm64)ar TOOLS=
 arm64 = $(eval arm64 := $(shell $(VM)/kernel arm64)/cross/usr/bin/aarch64-linux-gnu-)$(arm64)
 for_clang := CC=clang
 packages_clang := clang libclang-rt-dev
@@ -74,14 +75,24 @@ else
 library:
 	$(if $(for_$(FOR)),,$(error FOR=$(FOR)))
 	@$(VM)/install gcc libc6-dev gcc-multilib $(packages_$(FOR))
-	@mkdir -p $(variant)/libklock/src
+	@mkdir -p $(variant)/libklock/src $(variant)/libklock/tools
 	@ln -sfn $(CURDIR)/uapi $(variant)/uapi
 	@ln -sfn $(addprefix $(CURDIR)/libklock/,Makefile libklock.map include examples) $(variant)/libklock
 	@ln -sf $(wildcard $(CURDIR)/libklock/src/*.[ch]) $(variant)/libklock/src
+	@ln -sf $(wildcard $(CURDIR)/libklock/tools/*.[ch]) $(variant)/libklock/tools
 	@$(MAKE) -C $(variant)/libklock $(for)
 endif
 
-programs: library
+# libsmartcols is there for this machine alone.
+ifeq ($(filter m32 arm64,$(FOR)),)
+tools: library
+	@$(VM)/install libsmartcols-dev
+	@$(MAKE) -C $(if $(FOR),$(variant)/)libklock klockctl $(for)
+else
+tools:
+endif
+
+programs: library tools
 	@$(VM)/install gcc libc6-dev gcc-multilib libsqlite3-dev
 	@mkdir -p $(variant)/selftests
 	@$(MAKE) -C selftests OUTPUT=$(CURDIR)/$(variant)/selftests $(for)
@@ -152,7 +163,7 @@ bench-baseline:
 install: all
 	install -D -m 644 uapi/linux/klock.h $(DESTDIR)$(PREFIX)/include/linux/klock.h
 	install -D -m 644 build/$(release)/klock.ko $(DESTDIR)/lib/modules/$(release)/extra/klock.ko
-	$(MAKE) -C libklock install DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)
+	$(MAKE) -C libklock install install-tools DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)
 	$(if $(DESTDIR),,depmod $(release))
 
 deb:
@@ -166,7 +177,7 @@ kernel_c := $(filter-out %.mod.c,$(wildcard kmod/*.[ch]))
 user_c := $(wildcard uapi/linux/*.h libklock/*/*.[ch] selftests/*.[ch] selftests/bench/*.c)
 scripts := $(filter-out %.config %.reasons,$(wildcard $(VM)/*)) $(wildcard selftests/*.sh .ci/*) \
 	   $(addprefix $(BENCH)/,run report guard) selftests/model/check selftests/mutate/run libklock/man/check \
-	   debian/build
+	   debian/build libklock/tools/klockctl.bash
 
 # What is for the kernel alone: its types and macros, and that C11 has names like
 # _Atomic; volatile has its use in signal handlers; macros of types reuse arguments.
@@ -220,7 +231,7 @@ build/lint/sparse: $(kernel_c) uapi/linux/klock.h
 
 clean:
 	rm -rf build kmod/klock.ko .checkpatch-camelcase* $(patsubst %.c,%,$(wildcard selftests/*.c)) selftests/abi_32 \
-		selftests/library_tsan selftests/first selftests/engine_example
+		selftests/library_tsan selftests/first selftests/engine_example selftests/bin
 	$(MAKE) -C libklock clean
 
-.PHONY: all module library programs list-programs demo check check-all vm torture fuzz coverage mutate bench bench-doc bench-baseline install deb lint lint-packages lint-files clean
+.PHONY: all module library tools programs list-programs demo check check-all vm torture fuzz coverage mutate bench bench-doc bench-baseline install deb lint lint-packages lint-files clean

@@ -1,0 +1,731 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * why, graph: who waits for whom.
+ *
+ * A wait is on a cycle if, from its thread on, by the holder of what is waited for and
+ * what that thread waits for in turn, one comes back to it.  A client holds a lock as a
+ * whole, unless it is an errorcheck one, so another thread of a process may release what
+ * the first one took; and a runtime that moves its own threads takes a lock by one
+ * and waits by another.  So a cycle that closes only if all threads of a process are
+ * taken for one is told apart: it is possible.
+ *
+ * What is looked at is not of one moment: a wait may be over before the next is seen.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "klockctl.h"
+
+struct node {			/* a lock that is held or waited for */
+	char space[SPACE_SIZE];
+	struct klock_status status;
+	bool seen;
+};
+
+struct wait {
+	size_t node;
+	struct klock_waiter who;
+	enum { NO_CYCLE, CYCLE, POSSIBLE } cycle;
+	bool active;		/* while cycles are looked for */
+	bool told;
+};
+
+struct graph {
+	struct node *nodes;
+	size_t nr_nodes;
+	struct wait *waits;
+	size_t nr_waits;
+};
+
+/*
+ * Reading
+ */
+
+static int add_waits(struct graph *graph, struct klock_space *space, uint32_t id)
+{
+	struct klock_waiter *waiters;
+	struct klock *lock;
+	uint32_t room = graph->nodes[graph->nr_nodes - 1].status.waiters;
+	int ret = klock_retrieve(space, id, 0, &lock), i;
+
+	if (ret)
+		return ret;
+	waiters = xrealloc(NULL, room, sizeof(*waiters));
+	ret = klock_waiters(lock, waiters, room);
+	klock_put(lock);
+	for (i = 0; i < ret; i++) {
+		graph->waits = xrealloc(graph->waits, graph->nr_waits + 1, sizeof(*graph->waits));
+		graph->waits[graph->nr_waits++] = (struct wait) {
+			.node = graph->nr_nodes - 1,
+			.who = waiters[i],
+		};
+	}
+	free(waiters);
+	return ret < 0 ? ret : 0;
+}
+
+static int add_space(struct graph *graph, const char *name, struct klock_space *space)
+{
+	struct locks locks;
+	int ret = read_locks(space, &locks);
+	size_t i;
+
+	if (ret)
+		return ret;
+	for (i = 0; i < locks.n && !ret; i++) {
+		const struct klock_status *status = &locks.status[i];
+		struct node *node;
+
+		if (!(status->flags & KLOCK_HELD) && !status->waiters)
+			continue;
+		graph->nodes = xrealloc(graph->nodes, graph->nr_nodes + 1, sizeof(*graph->nodes));
+		node = &graph->nodes[graph->nr_nodes++];
+		*node = (struct node) { .status = *status };
+		strcpy(node->space, name);
+		if (status->waiters)
+			ret = add_waits(graph, space, status->id);
+	}
+	free(locks.status);
+	return ret;
+}
+
+static void free_graph(struct graph *graph)
+{
+	free(graph->nodes);
+	free(graph->waits);
+}
+
+/* Of all spaces: one that goes away meanwhile, or has shrunk, is as far as it was read. */
+static int read_graph(struct graph *graph, bool all)
+{
+	struct klock_space *space;
+	struct spaces spaces;
+	char name[SPACE_SIZE];
+	int ret = read_spaces(&spaces, all);
+	size_t i;
+
+	*graph = (struct graph) { 0 };
+	if (ret)
+		return ret;
+	for (i = 0; i < spaces.n; i++) {
+		space_text(&spaces.info[i], name);
+		ret = klock_space_open(name, KLOCK_READONLY, NULL, &space);
+		if (!ret) {
+			ret = add_space(graph, name, space);
+			klock_space_close(space);
+		}
+		if (ret && !all)
+			failed(name, ret);
+	}
+	free(spaces.info);
+	return all ? 0 : ret;
+}
+
+/*
+ * Cycles
+ */
+
+static uint64_t key(uint32_t pid, uint32_t tid, bool threads)
+{
+	return threads ? (uint64_t)pid << 32 | tid : pid;
+}
+
+/* 0: it is not known who has what is waited for. */
+static uint64_t key_of_holder(const struct graph *graph, const struct wait *wait, bool threads)
+{
+	const struct klock_status *status = &graph->nodes[wait->node].status;
+
+	if (!status->pid || (threads && !status->tid))
+		return 0;
+	return key(status->pid, status->tid, threads);
+}
+
+static uint64_t key_of_waiter(const struct wait *wait, bool threads)
+{
+	return wait->who.pid ? key(wait->who.pid, wait->who.tid, threads) : 0;
+}
+
+static int compare_keys(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* How many waits that are still active a thread, or a process, is at either end of. */
+struct ends {
+	uint64_t key;
+	size_t waits, waited_for;
+};
+
+static struct ends *find_ends(struct ends *ends, size_t n, uint64_t key)
+{
+	return bsearch(&key, ends, n, sizeof(*ends), compare_keys);
+}
+
+static size_t collect_ends(struct graph *graph, struct ends *ends, bool threads)
+{
+	size_t i, n = 0, unique = 0;
+
+	for (i = 0; i < graph->nr_waits; i++) {
+		struct wait *wait = &graph->waits[i];
+		uint64_t from = key_of_waiter(wait, threads);
+		uint64_t to = key_of_holder(graph, wait, threads);
+
+		/* Threads of a process that wait for each other are nothing special. */
+		wait->active = from && to && (threads || from != to);
+		if (!wait->active)
+			continue;
+		ends[n++] = (struct ends) { .key = from, .waits = 1 };
+		ends[n++] = (struct ends) { .key = to, .waited_for = 1 };
+	}
+	qsort(ends, n, sizeof(*ends), compare_keys);
+	for (i = 0; i < n; i++) {
+		if (!unique || ends[unique - 1].key != ends[i].key) {
+			ends[unique++] = ends[i];
+			continue;
+		}
+		ends[unique - 1].waits += ends[i].waits;
+		ends[unique - 1].waited_for += ends[i].waited_for;
+	}
+	return unique;
+}
+
+/* Drops waits for somebody who does not wait, or by one for whom nobody waits, until none is. */
+static void mark_cycles(struct graph *graph, bool threads)
+{
+	struct ends *ends = xrealloc(NULL, 2 * graph->nr_waits, sizeof(*ends)), *from, *to;
+	size_t n = collect_ends(graph, ends, threads), i;
+	bool again = true;
+
+	while (again) {
+		again = false;
+		for (i = 0; i < graph->nr_waits; i++) {
+			struct wait *wait = &graph->waits[i];
+
+			if (!wait->active)
+				continue;
+			from = find_ends(ends, n, key_of_waiter(wait, threads));
+			to = find_ends(ends, n, key_of_holder(graph, wait, threads));
+			if (to->waits && from->waited_for)
+				continue;
+			from->waits--;
+			to->waited_for--;
+			wait->active = false;
+			again = true;
+		}
+	}
+	for (i = 0; i < graph->nr_waits; i++)
+		if (graph->waits[i].active && !graph->waits[i].cycle)
+			graph->waits[i].cycle = threads ? CYCLE : POSSIBLE;
+	free(ends);
+}
+
+/*
+ * What the holder of a lock waits for, if it does: its very thread, or else another one of
+ * the process; @on_cycle: only on a cycle.
+ */
+static struct wait *next_wait(struct graph *graph, const struct node *node, bool on_cycle)
+{
+	const struct klock_status *status = &node->status;
+	struct wait *other = NULL;
+	size_t i;
+
+	for (i = 0; i < graph->nr_waits && status->pid; i++) {
+		struct wait *wait = &graph->waits[i];
+
+		if (wait->who.pid != status->pid || (on_cycle && !wait->cycle))
+			continue;
+		if (wait->who.tid == status->tid)
+			return wait;
+		if (!other)
+			other = wait;
+	}
+	return other;
+}
+
+/*
+ * graph
+ */
+
+enum {
+	GRAPH_PID, GRAPH_TID, GRAPH_COMMAND, GRAPH_WAITING, GRAPH_SPACE, GRAPH_ID, GRAPH_HOLDER,
+	GRAPH_HOLDER_TID, GRAPH_HOLDER_COMMAND, GRAPH_HELD, GRAPH_CYCLE,
+};
+
+const struct column graph_columns[] = {
+	[GRAPH_PID] = { "PID", "pid", NUMBER, true, "process that waits" },
+	[GRAPH_TID] = { "TID", "tid", NUMBER, true, "its thread" },
+	[GRAPH_COMMAND] = { "COMMAND", "command", STRING, true, "its name" },
+	[GRAPH_WAITING] = { "WAITING", "waiting_ns", NUMBER, true, "for how long" },
+	[GRAPH_SPACE] = { "SPACE", "space", STRING, true, "space of the lock, UID/NAME" },
+	[GRAPH_ID] = { "ID", "id", NUMBER, true, "number of the lock that it waits for" },
+	[GRAPH_HOLDER] = { "HOLDER", "holder_pid", NUMBER, true, "process that holds that" },
+	[GRAPH_HOLDER_TID] = { "HOLDER-TID", "holder_tid", NUMBER, true, "thread that took it" },
+	[GRAPH_HOLDER_COMMAND] = { "HOLDER-COMMAND", "holder_command", STRING, true,
+		"name of the process" },
+	[GRAPH_HELD] = { "HELD", "held_ns", NUMBER, false, "held for at least so long" },
+	[GRAPH_CYCLE] = { "CYCLE", "cycle", STRING, true,
+		"cycle: of threads; possible: if those that wait are who would unlock" },
+	{ 0 }
+};
+
+static struct graph *shown;	/* what the rows of the tables are part of */
+
+static const char *cycle_text(const struct wait *wait)
+{
+	static const char * const texts[] = { NULL, "cycle", "possible" };
+
+	return texts[wait->cycle];
+}
+
+static void graph_cell(const void *row, int column, char *text)
+{
+	const struct wait *wait = row;
+	const struct node *node = &shown->nodes[wait->node];
+
+	switch (column) {
+	case GRAPH_PID:
+		cell_number_if(text, wait->who.pid);
+		break;
+	case GRAPH_TID:
+		cell_number_if(text, wait->who.tid);
+		break;
+	case GRAPH_COMMAND:
+		cell_string(text, command_of(wait->who.pid));
+		break;
+	case GRAPH_WAITING:
+		cell_since(text, wait->who.since);
+		break;
+	case GRAPH_SPACE:
+		cell_string(text, node->space);
+		break;
+	case GRAPH_ID:
+		cell_number(text, node->status.id);
+		break;
+	case GRAPH_HOLDER:
+		cell_number_if(text, node->status.pid);
+		break;
+	case GRAPH_HOLDER_TID:
+		cell_number_if(text, node->status.tid);
+		break;
+	case GRAPH_HOLDER_COMMAND:
+		cell_string(text, command_of(node->status.pid));
+		break;
+	case GRAPH_HELD:
+		cell_since(text, node->status.held_since);
+		break;
+	case GRAPH_CYCLE:
+		cell_string(text, cycle_text(wait));
+		break;
+	}
+}
+
+/* In double quotes of dot; a name has printable ASCII only. */
+static void print_dot_name(uint32_t pid)
+{
+	const char *name = command_of(pid);
+
+	for (; name && *name; name++) {
+		if (*name == '"' || *name == '\\')
+			putchar('\\');
+		putchar(*name);
+	}
+	printf("\\n%" PRIu32, pid);
+}
+
+/* The node of a process; one that is not visible is another one for each @mark. */
+static const char *dot_process(uint32_t pid, char kind, size_t mark)
+{
+	static char text[32];
+
+	if (pid)
+		snprintf(text, sizeof(text), "p%" PRIu32, pid);
+	else
+		snprintf(text, sizeof(text), "%c%zu", kind, mark);
+	return text;
+}
+
+static void declare_dot_process(uint32_t pid, char kind, size_t mark)
+{
+	printf("  %s [shape=box, label=\"", dot_process(pid, kind, mark));
+	if (pid)
+		print_dot_name(pid);
+	else
+		putchar('?');
+	puts("\"];");
+}
+
+static const char *dot_color(int cycle)
+{
+	static const char * const colors[] = {
+		[NO_CYCLE] = "",
+		[CYCLE] = ", color=red, fontcolor=red, penwidth=2",
+		[POSSIBLE] = ", color=orange, fontcolor=orange, style=dashed",
+	};
+
+	return colors[cycle];
+}
+
+static void print_dot_lock(const struct graph *graph, size_t n)
+{
+	const struct node *node = &graph->nodes[n];
+	const struct klock_status *status = &node->status;
+	int cycle = NO_CYCLE;
+	size_t i;
+
+	if (!status->waiters)
+		return;
+	for (i = 0; i < graph->nr_waits; i++)
+		if (graph->waits[i].node == n && graph->waits[i].cycle && cycle != CYCLE)
+			cycle = graph->waits[i].cycle;
+	printf("  l%zu [label=\"%s\\nlock %" PRIu32 "\"%s];\n", n, node->space, status->id,
+	       dot_color(cycle));
+	if (!(status->flags & KLOCK_HELD))
+		return;
+	declare_dot_process(status->pid, 'h', n);
+	printf("  l%zu -> %s [label=\"held%s%s\"%s];\n", n, dot_process(status->pid, 'h', n),
+	       status->held_since ? " for " : "",
+	       status->held_since ? duration(ns_since(status->held_since)) : "",
+	       dot_color(cycle));
+}
+
+static void print_dot(const struct graph *graph)
+{
+	size_t i;
+
+	puts("digraph klock {\n  rankdir=LR;\n  node [fontname=\"sans-serif\"];");
+	puts("  edge [fontname=\"sans-serif\", fontsize=10];");
+	for (i = 0; i < graph->nr_nodes; i++)
+		print_dot_lock(graph, i);
+	for (i = 0; i < graph->nr_waits; i++) {
+		const struct wait *wait = &graph->waits[i];
+
+		declare_dot_process(wait->who.pid, 'w', i);
+		printf("  %s -> l%zu [label=\"waits for %s\"%s];\n",
+		       dot_process(wait->who.pid, 'w', i), wait->node,
+		       duration(ns_since(wait->who.since)), dot_color(wait->cycle));
+	}
+	puts("}");
+}
+
+/* "12 (name), thread 13": the thread if it is not the first one. */
+static void print_thread(uint32_t pid, uint32_t tid)
+{
+	fputs(process_text(pid), stdout);
+	if (tid && tid != pid)
+		printf(", thread %" PRIu32 ",", tid);
+}
+
+/* From one wait to that of the holder, until it comes to one that was told. */
+static void tell_cycle(struct graph *graph, struct wait *wait)
+{
+	printf("\n%s:\n", wait->cycle == CYCLE ? "cycle" : "possible cycle");
+	while (wait && !wait->told) {
+		struct node *node = &graph->nodes[wait->node];
+
+		wait->told = true;
+		fputs("  ", stdout);
+		print_thread(wait->who.pid, wait->who.tid);
+		printf(" waits for lock %" PRIu32 " of %s, held by ", node->status.id,
+		       node->space);
+		print_thread(node->status.pid, node->status.tid);
+		putchar('\n');
+		wait = next_wait(graph, node, true);
+	}
+}
+
+static int print_graph(struct graph *graph)
+{
+	struct table *table = table_begin("graph", graph_columns, graph_cell);
+	int status;
+	size_t i;
+
+	if (!table)
+		return EXIT_FAILURE;
+	shown = graph;
+	for (i = 0; i < graph->nr_waits; i++)
+		table_row(table, &graph->waits[i]);
+	status = table_end(table);
+	for (i = 0; i < graph->nr_waits && !wants_table(); i++)
+		if (graph->waits[i].cycle && !graph->waits[i].told)
+			tell_cycle(graph, &graph->waits[i]);
+	return status;
+}
+
+int cmd_graph(int argc, char **argv)
+{
+	int status = EXIT_SUCCESS;
+	struct graph graph;
+
+	(void)argc;
+	(void)argv;
+	if (read_graph(&graph, opt.all))
+		return EXIT_FAILURE;
+	mark_cycles(&graph, true);
+	mark_cycles(&graph, false);
+	if (opt.dot)
+		print_dot(&graph);
+	else
+		status = print_graph(&graph);
+	free_graph(&graph);
+	return status;
+}
+
+/*
+ * why
+ */
+
+enum {
+	WHY_ROLE, WHY_N, WHY_SPACE, WHY_ID, WHY_PID, WHY_TID, WHY_COMMAND, WHY_STATE, WHY_TIME,
+	WHY_CYCLE,
+};
+
+const struct column why_columns[] = {
+	[WHY_ROLE] = { "ROLE", "role", STRING, true, "holder or waiter" },
+	[WHY_N] = { "N", "n", NUMBER, true,
+		"holder: 0 has the lock, 1 what 0 waits for...; waiter: its place, from 1" },
+	[WHY_SPACE] = { "SPACE", "space", STRING, true, "space of the lock, UID/NAME" },
+	[WHY_ID] = { "ID", "id", NUMBER, true, "number of the lock held or waited for" },
+	[WHY_PID] = { "PID", "pid", NUMBER, true, "process" },
+	[WHY_TID] = { "TID", "tid", NUMBER, true, "thread" },
+	[WHY_COMMAND] = { "COMMAND", "command", STRING, true, "name of the process" },
+	[WHY_STATE] = { "STATE", "state", STRING, true,
+		"what the thread does: running, sleeping, stopped..." },
+	[WHY_TIME] = { "TIME", "time_ns", NUMBER, true,
+		"held for at least so long, waits for so long" },
+	[WHY_CYCLE] = { "CYCLE", "cycle", BOOLEAN, false,
+		"whether what this holder waits for was seen before" },
+	{ 0 }
+};
+
+struct why_row {
+	bool holder;
+	size_t n;
+	const struct node *node;
+	uint32_t pid, tid;
+	uint64_t since;
+	const struct wait *next;	/* of a holder: what it waits for */
+	bool closes;			/* a cycle */
+};
+
+static void why_cell(const void *row, int column, char *text)
+{
+	const struct why_row *why = row;
+
+	switch (column) {
+	case WHY_ROLE:
+		cell_string(text, why->holder ? "holder" : "waiter");
+		break;
+	case WHY_N:
+		cell_number(text, why->n);
+		break;
+	case WHY_SPACE:
+		cell_string(text, why->node->space);
+		break;
+	case WHY_ID:
+		cell_number(text, why->node->status.id);
+		break;
+	case WHY_PID:
+		cell_number_if(text, why->pid);
+		break;
+	case WHY_TID:
+		cell_number_if(text, why->tid);
+		break;
+	case WHY_COMMAND:
+		cell_string(text, command_of(why->pid));
+		break;
+	case WHY_STATE:
+		cell_string(text, state_of_thread(why->pid, why->tid));
+		break;
+	case WHY_TIME:
+		cell_since(text, why->since);
+		break;
+	case WHY_CYCLE:
+		cell_boolean(text, why->closes);
+		break;
+	}
+}
+
+struct why {
+	struct why_row *rows;
+	size_t n;
+};
+
+static struct why_row *why_add(struct why *why, const struct node *node)
+{
+	struct why_row *row;
+
+	why->rows = xrealloc(why->rows, why->n + 1, sizeof(*why->rows));
+	row = &why->rows[why->n++];
+	*row = (struct why_row) { .node = node };
+	return row;
+}
+
+/* From holder to holder, until one waits for nothing, or for what was seen. */
+static void follow_holders(struct why *why, struct graph *graph, struct node *node)
+{
+	struct why_row *row;
+
+	for (; node->status.flags & KLOCK_HELD; node = &graph->nodes[row->next->node]) {
+		node->seen = true;
+		row = why_add(why, node);
+		row->holder = true;
+		row->n = why->n - 1;
+		row->pid = node->status.pid;
+		row->tid = node->status.tid;
+		row->since = node->status.held_since;
+		row->next = next_wait(graph, node, false);
+		if (!row->next)
+			break;
+		row->closes = graph->nodes[row->next->node].seen;
+		if (row->closes)
+			break;
+	}
+}
+
+static void add_waiters(struct why *why, const struct graph *graph, const struct node *node)
+{
+	size_t i, n = 0;
+
+	for (i = 0; i < graph->nr_waits; i++) {
+		const struct wait *wait = &graph->waits[i];
+		struct why_row *row;
+
+		if (&graph->nodes[wait->node] != node)
+			continue;
+		row = why_add(why, node);
+		row->n = ++n;
+		row->pid = wait->who.pid;
+		row->tid = wait->who.tid;
+		row->since = wait->who.since;
+	}
+}
+
+static void tell_holder(const struct graph *graph, const struct why_row *row)
+{
+	const char *state = state_of_thread(row->pid, row->tid);
+	const struct wait *next = row->next;
+
+	print_thread(row->pid, row->tid);
+	if (row->since)
+		printf(" for at least %s", duration(ns_since(row->since)));
+	putchar('\n');
+	printf("%*s", (int)(2 * row->n + 2), "");
+	if (!next) {
+		printf("which waits for no lock%s%s\n", state ? " and is " : "",
+		       state ? state : "");
+		return;
+	}
+	if (next->who.tid != row->tid)
+		printf("another thread of which, %" PRIu32 ", ", next->who.tid);
+	else
+		fputs("which ", stdout);
+	printf("waits for lock %" PRIu32 " of %s, for %s, held by ",
+	       graph->nodes[next->node].status.id, graph->nodes[next->node].space,
+	       duration(ns_since(next->who.since)));
+	if (row->closes)
+		printf("%s: a cycle\n", process_text(graph->nodes[next->node].status.pid));
+	else if (!(graph->nodes[next->node].status.flags & KLOCK_HELD))
+		puts("nobody by now");
+}
+
+static void tell_why(const struct graph *graph, const struct why *why, const struct node *node)
+{
+	const struct klock_status *status = &node->status;
+	size_t i = 0;
+
+	printf("lock %" PRIu32 " of %s%s: ", status->id, node->space,
+	       status->flags & KLOCK_ALLOCATED ? "" : ", which is not allocated");
+	if (status->flags & KLOCK_HELD)
+		fputs("held by ", stdout);
+	else
+		puts(status->flags & KLOCK_DIED ?
+		     "nobody holds it; the last holder died, and the next one will be told" :
+		     "nobody holds it");
+	for (; i < why->n && why->rows[i].holder; i++)
+		tell_holder(graph, &why->rows[i]);
+	if (i == why->n)
+		puts("nobody waits for it");
+	else
+		printf("%zu wait%s for it, in this order:\n", why->n - i,
+		       why->n - i > 1 ? "" : "s");
+	for (; i < why->n; i++) {
+		fputs("  ", stdout);
+		print_thread(why->rows[i].pid, why->rows[i].tid);
+		printf(" for %s\n", duration(ns_since(why->rows[i].since)));
+	}
+}
+
+/* One that nobody holds or waits for is not in the graph. */
+static struct node *find_node(struct graph *graph, const char *space, uint32_t id)
+{
+	size_t i;
+
+	for (i = 0; i < graph->nr_nodes; i++)
+		if (graph->nodes[i].status.id == id && !strcmp(graph->nodes[i].space, space))
+			return &graph->nodes[i];
+	return NULL;
+}
+
+static int show_why(struct graph *graph, struct node *node)
+{
+	struct why why = { 0 };
+	int status = EXIT_SUCCESS;
+	struct table *table;
+	size_t i;
+
+	follow_holders(&why, graph, node);
+	add_waiters(&why, graph, node);
+	if (!wants_table()) {
+		tell_why(graph, &why, node);
+	} else {
+		table = table_begin("why", why_columns, why_cell);
+		for (i = 0; table && i < why.n; i++)
+			table_row(table, &why.rows[i]);
+		status = table ? table_end(table) : EXIT_FAILURE;
+	}
+	free(why.rows);
+	return status;
+}
+
+/* The lock as it is by itself. */
+static int read_node(struct node *node, uint32_t id)
+{
+	struct klock_space_info info;
+	struct klock_space *space = NULL;
+	struct klock *lock = NULL;
+	int ret = look_at_space(&space, &info);
+
+	*node = (struct node) { 0 };
+	if (!ret) {
+		space_text(&info, node->space);
+		ret = get_lock(space, id, &lock);
+	}
+	if (!ret) {
+		ret = klock_status(lock, &node->status);
+		if (ret)
+			failed(space_name(), ret);
+	}
+	klock_put(lock);
+	klock_space_close(space);
+	return ret;
+}
+
+int cmd_why(int argc, char **argv)
+{
+	struct node alone, *node;
+	struct graph graph;
+	uint32_t id;
+	int status;
+
+	(void)argc;
+	if (!parse_id(argv[0], &id) || read_node(&alone, id) || read_graph(&graph, true))
+		return EXIT_FAILURE;
+	node = find_node(&graph, alone.space, id);
+	status = show_why(&graph, node ? node : &alone);
+	free_graph(&graph);
+	return status;
+}

@@ -1,0 +1,368 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * watch: the tracepoints of the module as they come, by an instance in tracefs that is
+ * this process's own, so that other tracing goes on undisturbed.
+ *
+ * A line of the trace is
+ *
+ *	NAME-PID [CPU] FLAGS TIME: EVENT: space=UID/NAME id=N token=N...
+ *
+ * and NAME is whatever a process calls itself, so it is read from its end: what the event
+ * says is of the module, and has no blanks but between its fields.
+ */
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "klockctl.h"
+
+static volatile sig_atomic_t ended;
+
+static void end(int sig)
+{
+	(void)sig;
+	ended = 1;
+}
+
+struct event {
+	char *command, *pid, *time, *name, *fields;
+};
+
+/*
+ * The instance
+ */
+
+static char instance[64];
+
+static const char *find_tracefs(void)
+{
+	static const char * const places[] = {
+		"/sys/kernel/tracing", "/sys/kernel/debug/tracing",
+	};
+	char path[64];
+	size_t i;
+
+	for (i = 0; i < sizeof(places) / sizeof(*places); i++) {
+		snprintf(path, sizeof(path), "%s/instances", places[i]);
+		if (!access(path, F_OK))
+			return places[i];
+	}
+	return NULL;
+}
+
+static int open_in_instance(const char *name, int flags)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s/%s", instance, name);
+	return open(path, flags | O_CLOEXEC);
+}
+
+/* It holds the module while the events are on, so they are off before it goes. */
+static void remove_instance(void)
+{
+	int fd = open_in_instance("events/klock/enable", O_WRONLY);
+
+	if (fd >= 0) {
+		if (write(fd, "0", 1) != 1)
+			complain("%s: cannot turn the events off: %s", instance, strerror(errno));
+		close(fd);
+	}
+	if (rmdir(instance))
+		complain("%s: cannot remove it: %s", instance, strerror(errno));
+}
+
+static int enable_events(void)
+{
+	int fd = open_in_instance("events/klock/enable", O_WRONLY), ret = 0;
+
+	if (fd < 0) {
+		complain("the kernel has no events of klock: modprobe klock");
+		return -ENODEV;
+	}
+	if (write(fd, "1", 1) != 1) {
+		ret = -errno;
+		failed("events/klock/enable", ret);
+	}
+	close(fd);
+	return ret;
+}
+
+static int make_instance(void)
+{
+	const char *tracefs = find_tracefs();
+	int ret;
+
+	if (geteuid()) {
+		complain("only root may read the tracepoints of the kernel");
+		return -EACCES;
+	}
+	if (!tracefs) {
+		complain("tracefs is not mounted: mount -t tracefs trace /sys/kernel/tracing");
+		return -ENOENT;
+	}
+	snprintf(instance, sizeof(instance), "%s/instances/klockctl-%d", tracefs, getpid());
+	if (mkdir(instance, 0700)) {
+		ret = -errno;
+		failed(instance, ret);
+		return ret;
+	}
+	ret = enable_events();
+	if (ret)
+		remove_instance();
+	return ret;
+}
+
+/*
+ * Lines
+ */
+
+/* Cuts off the last word of a text; NULL: there is none. */
+static char *cut_word(char *text)
+{
+	char *end = text + strlen(text);
+
+	while (end > text && end[-1] == ' ')
+		*--end = '\0';
+	while (end > text && end[-1] != ' ')
+		end--;
+	if (end > text)
+		end[-1] = '\0';
+	return *end && end > text ? end : NULL;
+}
+
+/* Without the colon that ends it. */
+static char *cut_word_with_colon(char *text)
+{
+	char *word = cut_word(text);
+	size_t n = word ? strlen(word) : 0;
+
+	if (!n || word[n - 1] != ':')
+		return NULL;
+	word[n - 1] = '\0';
+	return word;
+}
+
+/* "NAME-PID" */
+static bool parse_task(char *task, struct event *event)
+{
+	char *p;
+
+	while (*task && task[strlen(task) - 1] == ' ')
+		task[strlen(task) - 1] = '\0';
+	event->pid = strrchr(task, '-');
+	if (!event->pid)
+		return false;
+	*event->pid++ = '\0';
+	event->command = task + strspn(task, " ");
+	for (p = event->command; *p; p++)
+		if (*p < 0x20 || *p > 0x7e)
+			*p = '?';
+	return *event->pid && !event->pid[strspn(event->pid, "0123456789")];
+}
+
+/* Takes a line to pieces; false: it is not one of an event. */
+static bool parse_line(char *line, struct event *event)
+{
+	char *fields = NULL, *p;
+
+	for (p = line; (p = strstr(p, ": space=")); p++)
+		fields = p;
+	if (!fields)
+		return false;
+	fields[1] = '\0';
+	event->fields = fields + 2;
+	event->name = cut_word_with_colon(line);
+	if (!event->name)
+		return false;
+	event->time = cut_word_with_colon(line);
+	if (!event->time || !cut_word(line) || !cut_word(line))		/* FLAGS, [CPU] */
+		return false;
+	return parse_task(line, event);
+}
+
+/* The value of a field, of any type; NULL: there is none. */
+static const char *field(const struct event *event, const char *name)
+{
+	static char value[SPACE_SIZE];
+	const char *p = event->fields;
+	size_t n = strlen(name);
+
+	for (; p; p = strchr(p, ' ')) {
+		p += *p == ' ';
+		if (strncmp(p, name, n) || p[n] != '=')
+			continue;
+		snprintf(value, sizeof(value), "%.*s", (int)strcspn(p + n + 1, "\n "), p + n + 1);
+		return value;
+	}
+	return NULL;
+}
+
+struct filter {
+	char space[SPACE_SIZE];		/* empty: any */
+	char id[16];
+};
+
+static bool is_wanted(const struct event *event, const struct filter *filter)
+{
+	const char *value;
+
+	if (*filter->space) {
+		value = field(event, "space");
+		if (!value || strcmp(value, filter->space))
+			return false;
+	}
+	if (*filter->id) {
+		value = field(event, "id");
+		if (!value || strcmp(value, filter->id))
+			return false;
+	}
+	return true;
+}
+
+/* Each field "NAME=VALUE"; in JSON all but the space are numbers. */
+static void print_fields(const struct event *event)
+{
+	char *save = NULL, *word = strtok_r(event->fields, "\n ", &save), *value;
+
+	for (; word; word = strtok_r(NULL, "\n ", &save)) {
+		value = strchr(word, '=');
+		if (!value)
+			continue;
+		if (!opt.json) {
+			printf(" %s", word);
+			continue;
+		}
+		*value++ = '\0';
+		fputs(",", stdout);
+		print_json_string(word);
+		putchar(':');
+		if (*value && !value[strspn(value, "0123456789")])
+			fputs(value, stdout);
+		else
+			print_json_string(value);
+	}
+}
+
+static void print_event(const struct event *event)
+{
+	if (opt.json) {
+		printf("{\"time\":%s,\"event\":", event->time);
+		print_json_string(event->name);
+		printf(",\"tid\":%s,\"command\":", event->pid);
+		print_json_string(event->command);
+		print_fields(event);
+		puts("}");
+	} else {
+		printf("%s %-10s %7s %-15s", event->time, event->name, event->pid, event->command);
+		print_fields(event);
+		putchar('\n');
+	}
+	fflush(stdout);
+}
+
+/* "CPU:0 [LOST 12 EVENTS]" */
+static void tell_lost(const char *line)
+{
+	const char *lost = strstr(line, "[LOST ");
+
+	if (lost && !strncmp(line, "CPU:", 4))
+		complain("%lu events came too fast and are lost", strtoul(lost + 6, NULL, 10));
+}
+
+/* Whether that was the last one. */
+static bool take_line(char *line, const struct filter *filter)
+{
+	static uint32_t count;
+	struct event event;
+
+	if (!parse_line(line, &event)) {
+		tell_lost(line);
+		return false;
+	}
+	if (!is_wanted(&event, filter))
+		return false;
+	print_event(&event);
+	return ferror(stdout) || ++count == opt.count;
+}
+
+/* Signals end it only while it waits. */
+static int read_events(const struct filter *filter, const sigset_t *mask)
+{
+	int fd = open_in_instance("trace_pipe", O_RDONLY | O_NONBLOCK);
+	struct pollfd pfd = { .fd = fd, .events = POLLIN };
+	char line[4096];
+	FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
+	bool last = false;
+
+	if (!file) {
+		complain("%s/trace_pipe: %s", instance, strerror(errno));
+		return EXIT_FAILURE;
+	}
+	while (!ended && !last) {
+		if (ppoll(&pfd, 1, NULL, mask) < 0)
+			continue;
+		while (!last && fgets(line, sizeof(line), file))
+			last = take_line(line, filter);
+		clearerr(file);
+	}
+	fclose(file);
+	return EXIT_SUCCESS;
+}
+
+static bool make_filter(struct filter *filter, const char *id)
+{
+	struct klock_space_info info;
+	struct klock_space *space = NULL;
+	uint32_t n;
+	int ret = 0;
+
+	*filter = (struct filter) { .id = "" };
+	if (id && !parse_id(id, &n))
+		return false;
+	if (id)
+		snprintf(filter->id, sizeof(filter->id), "%" PRIu32, n);
+	if (opt.space) {
+		ret = look_at_space(&space, &info);
+		if (!ret)
+			space_text(&info, filter->space);
+		klock_space_close(space);
+	}
+	return !ret;
+}
+
+int cmd_watch(int argc, char **argv)
+{
+	struct sigaction action = { .sa_handler = end };
+	struct filter filter;
+	sigset_t signals, mask;
+	int status;
+
+	if (!make_filter(&filter, argc ? argv[0] : NULL))
+		return EXIT_FAILURE;
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGHUP);
+	sigprocmask(SIG_BLOCK, &signals, &mask);
+	sigdelset(&mask, SIGINT);
+	sigdelset(&mask, SIGTERM);
+	sigdelset(&mask, SIGHUP);
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	sigaction(SIGHUP, &action, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	if (make_instance())
+		return EXIT_FAILURE;
+	status = read_events(&filter, &mask);
+	remove_instance();
+	return status;
+}
