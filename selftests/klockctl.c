@@ -1386,6 +1386,109 @@ TEST_F(klockctl, run_broken)
 }
 
 /*
+ * watch
+ */
+
+/* In the instance of one that runs. */
+static const char *instance_file(pid_t pid, const char *name)
+{
+	static char path[128];
+
+	snprintf(path, sizeof(path), "/sys/kernel/tracing/instances/klockctl-%d%s", pid, name);
+	if (access("/sys/kernel/tracing/instances", F_OK))
+		snprintf(path, sizeof(path),
+			 "/sys/kernel/debug/tracing/instances/klockctl-%d%s", pid, name);
+	return path;
+}
+
+static bool watches(const struct running *running)
+{
+	return UNTIL(get_number(instance_file(running->pid, "/events/klock/enable"), "") == 1);
+}
+
+/* The value of a line, of those that JSON has one event in each. */
+static const char *get_event(const char *text, int line, const char *name)
+{
+	while (line-- && text)
+		text = strchr(text, '\n') + 1;
+	return get(text, "%s", name);
+}
+
+TEST_F(klockctl, watch)
+{
+	struct running running = start("watch 2 -J --count 4 -s %s", self->name);
+	struct agent holder, waiter, other;
+	struct said said;
+	char word[96];
+	int fd;
+
+	ASSERT_TRUE(watches(&running));
+	other = enlist_holder(self->name, 1, &fd);
+	holder = enlist_holder(self->name, 2, &fd);
+	waiter = enlist_waiter(self, 2);
+	EXPECT_EQ(0, unlock_by(&holder, fd, 2));
+	EXPECT_EQ(0, answer(&waiter, NULL, 0));
+	said = finish(running);
+	EXPECT_EQ(0, said.status);
+	EXPECT_STREQ("", said.err);
+	EXPECT_TRUE(is_json(said.out, 4));
+	EXPECT_STREQ("\"acquire\"", get_event(said.out, 0, "event"));
+	EXPECT_STREQ(decimal(holder.pid), get_event(said.out, 0, "tid"));
+	EXPECT_STREQ("\"klockctl\"", get_event(said.out, 0, "command"));
+	EXPECT_STREQ("2", get_event(said.out, 0, "id"));
+	snprintf(word, sizeof(word), "\"0/%.60s\"", self->name);
+	EXPECT_STREQ(word, get_event(said.out, 0, "space"));
+	EXPECT_STREQ("\"contended\"", get_event(said.out, 1, "event"));
+	EXPECT_STREQ(decimal(waiter.pid), get_event(said.out, 1, "tid"));
+	EXPECT_STREQ(get_event(said.out, 0, "token"), get_event(said.out, 1, "holder"));
+	EXPECT_STREQ("\"released\"", get_event(said.out, 2, "event"));
+	EXPECT_STREQ("\"acquire\"", get_event(said.out, 3, "event"));
+	EXPECT_LT(0, atoll(get_event(said.out, 3, "waited")));
+	EXPECT_NE(0, access(instance_file(running.pid, ""), F_OK));
+	forget(&said);
+	slay(other.pid);
+}
+
+/* A name is what its process says; what comes out of it is one line still. */
+TEST_F(klockctl, watch_evil_names)
+{
+	struct running running = start("watch --count 1 -s %s", self->name);
+	struct agent agent = enlist(take_evil_name, NULL);
+	int fd = open_by(&agent, self->name, 0);
+	struct said said;
+
+	ASSERT_TRUE(watches(&running));
+	ASSERT_EQ(0, lock_by(&agent, fd, 9, 0));
+	said = finish(running);
+	EXPECT_EQ(0, said.status);
+	EXPECT_TRUE(is_harmless(said.out));
+	EXPECT_EQ(1, count_lines(said.out));
+	EXPECT_IN(" id=9 ", said.out);
+	forget(&said);
+}
+
+/* A signal ends it, and nothing of it is left, whatever has come until then. */
+TEST_F(klockctl, watch_ends)
+{
+	static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
+
+	for (int i = 0; i < 3; i++) {
+		struct running running = start("watch");
+		struct said said;
+
+		ASSERT_TRUE(watches(&running));
+		leave_dead(self, i);
+		ASSERT_TRUE(UNTIL(has_said(running.out, " owner_died ")));
+		kill(running.pid, signals[i]);
+		said = finish(running);
+		EXPECT_EQ(0, said.status);
+		EXPECT_STREQ("", said.err);
+		EXPECT_NE(0, access(instance_file(running.pid, ""), F_OK));
+		forget(&said);
+	}
+}
+
+/*
  * Many locks
  */
 
