@@ -20,6 +20,7 @@
 #   make bench-doc, bench-baseline   renew what depends on them
 #   make install   all of it and the manual pages, honouring DESTDIR and PREFIX
 #   make deb       packages of Debian, in build/deb, of what git tracks
+#   make deb-check tests them in a VM of a plain Debian 12: installs, boots, upgrades, purges
 #   make lint      silent when there is nothing to say
 #   make clean
 #
@@ -171,6 +172,9 @@ deb:
 	@debian/build build/deb
 	@lintian --allow-root --fail-on warning build/deb/*.changes
 
+deb-check:
+	@$(VM)/deb
+
 # Lint: a stamp in build/lint for each file that passed, and for what it was held
 # against.  kernel_c is held to the kernel's rules in full.
 kernel_c := $(filter-out %.mod.c,$(wildcard kmod/*.[ch]))
@@ -234,4 +238,4 @@ clean:
 		selftests/library_tsan selftests/first selftests/engine_example selftests/bin
 	$(MAKE) -C libklock clean
 
-.PHONY: all module library tools programs list-programs demo check check-all vm torture fuzz coverage mutate bench bench-doc bench-baseline install deb lint lint-packages lint-files clean
+.PHONY: all module library tools programs list-programs demo check check-all vm torture fuzz coverage mutate bench bench-doc bench-baseline install deb deb-check lint lint-packages lint-files clean
