@@ -184,7 +184,7 @@ struct klock_space_info {
 	uint64_t waited;	/* locks that were got by waiting */
 	uint64_t longest_wait;	/* ns: of those that have ended, however they did */
 	uint64_t deaths;	/* locks whose holder went away without unlocking */
-	uint64_t reserved2[2];
+	uint64_t reserved2[2];	/* 0 */
 	char     name[64];	/* without UID/, NUL-terminated */
 };
 
