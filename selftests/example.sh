@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# What people are shown does what it says: the example of README.md, and the demo.
+# What people are shown does what it says: the first example, and the demo.
 
 cd "$(dirname "$0")" || exit 1
 failed=0

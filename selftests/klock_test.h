@@ -39,7 +39,7 @@
 
 /*
  * How long a state may take to come, in ms: far above the need, below the harness's limit.
- * All limits grow by how much slower than others the kernel is; vm/run knows.
+ * All limits grow by how much slower than others the kernel is, KLOCK_SLOW.
  */
 #define PATIENCE_MS	(20000 * slowness())
 
@@ -192,7 +192,7 @@ static inline uint32_t rnd(uint32_t *state)
 	return *state;
 }
 
-/* As many as Documentation/testing.rst says, though it takes long: KLOCK_LONG=1. */
+/* As many as a test is meant for, though it takes long: KLOCK_LONG=1. */
 static inline bool is_long(void)
 {
 	const char *wanted = getenv("KLOCK_LONG");

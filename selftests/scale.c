@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * Many: opens and closes, clients of one lock, spaces, tokens; and that the kernel's
- * memory is then what it was before.  KLOCK_LONG=1: as many as it says in
- * Documentation/testing.rst, else fewer where that would take too long.
+ * memory is then what it was before.  KLOCK_LONG=1: as many as klock is made for, else
+ * fewer where that would take too long.
  */
 #define _GNU_SOURCE
 
