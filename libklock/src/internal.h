@@ -78,7 +78,7 @@ static_assert(sizeof(struct klock__process) == KLOCK__CHUNK, "a chunk");
 extern struct klock__process *_Atomic klock__process;
 
 /* The calling thread, for the words that it writes; 0: it has not asked yet. */
-extern _Thread_local uint32_t klock__tid __attribute__((tls_model("initial-exec")));
+extern __attribute__((tls_model("initial-exec"))) _Thread_local uint32_t klock__tid;
 
 static inline uint32_t klock__epoch(void)
 {
