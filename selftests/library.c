@@ -1964,12 +1964,10 @@ TEST_F_TIMEOUT(threads, first_use_in_a_child_makes_one_client, 120)
 	EXPECT_EQ(0, klock_unlock(self->lock));
 }
 
-/* As TEST_HARNESS_MAIN, but this program is also what children of its own exec. */
-static void __attribute__((constructor)) __constructor_order_last(void)
-{
-	if (!__constructor_order)
-		__constructor_order = _CONSTRUCTOR_ORDER_BACKWARD;
-}
+/* This program is also what children of its own exec. */
+#define main	test_main
+TEST_HARNESS_MAIN
+#undef main
 
 int main(int argc, char **argv)
 {
@@ -1977,5 +1975,5 @@ int main(int argc, char **argv)
 	if (argc == 2 && !strcmp(argv[1], "linger"))
 		linger(NULL);
 #endif
-	return test_harness_run(argc, argv);
+	return test_main(argc, argv);
 }

@@ -2030,9 +2030,9 @@ FIXTURE_TEARDOWN(quota)
 {
 	dismiss_all();
 	sweep(self->listing);
-	for (unsigned int i = 0; i < ARRAY_SIZE(quotas); i++)
-		if (!set_quota(i, self->saved[i]))
-			_metadata->passed = 0;
+	for (unsigned int i = 0; i < ARRAY_SIZE(quotas); i++) {
+		EXPECT_TRUE(set_quota(i, self->saved[i]));
+	}
 }
 
 /* A quota of spaces for each user: EDQUOT, and nothing is made. */
