@@ -21,6 +21,8 @@
 #   make install   all of it and the manual pages, honouring DESTDIR and PREFIX
 #   make deb       packages of Debian, in build/deb, of what git tracks
 #   make deb-check tests them in a VM of a plain Debian 12: installs, boots, upgrades, purges
+#   make intree    klock as a patch series for the kernel source TREE=, applied there;
+#                  AUTHOR='Name <mail>': who signs it
 #   make lint      silent when there is nothing to say
 #   make clean
 #
@@ -175,13 +177,16 @@ deb:
 deb-check:
 	@$(VM)/deb
 
+intree:
+	@intree/series "$(TREE)"
+
 # Lint: a stamp in build/lint for each file that passed, and for what it was held
 # against.  kernel_c is held to the kernel's rules in full.
 kernel_c := $(filter-out %.mod.c,$(wildcard kmod/*.[ch]))
 user_c := $(wildcard uapi/linux/*.h libklock/*/*.[ch] selftests/*.[ch] selftests/bench/*.c)
 scripts := $(filter-out %.config %.reasons,$(wildcard $(VM)/*)) $(wildcard selftests/*.sh .ci/*) \
 	   $(addprefix $(BENCH)/,run report guard) selftests/model/check selftests/mutate/run libklock/man/check \
-	   debian/build libklock/tools/klockctl.bash
+	   debian/build libklock/tools/klockctl.bash intree/series intree/check
 
 # What is for the kernel alone: its types and macros, and that C11 has names like
 # _Atomic; volatile has its use in signal handlers; macros of types reuse arguments.
@@ -202,6 +207,10 @@ stamps := $(kernel_c:%=build/lint/%.checkpatch) $(user_c:%=build/lint/%.checkpat
 	  $(scripts:%=build/lint/%.shellcheck) build/lint/sparse
 source = $(eval source := $(shell $(VM)/kernel source))$(source)
 stamp = @mkdir -p $(@D) && touch $@
+
+# Of what checkpatch is not asked, by kind of file
+list-rules:
+	@echo 'USER_RULES=$(USER_RULES) TEST_RULES=$(TEST_RULES) TRACE_RULES=$(TRACE_RULES)'
 
 lint: lint-packages
 	@$(MAKE) -s -k lint-files
@@ -238,4 +247,4 @@ clean:
 		selftests/library_tsan selftests/first selftests/engine_example selftests/bin
 	$(MAKE) -C libklock clean
 
-.PHONY: all module library tools programs list-programs demo check check-all vm torture fuzz coverage mutate bench bench-doc bench-baseline install deb deb-check lint lint-packages lint-files clean
+.PHONY: all module library tools programs list-programs demo check check-all vm torture fuzz coverage mutate bench bench-doc bench-baseline install deb deb-check intree list-rules lint lint-packages lint-files clean
