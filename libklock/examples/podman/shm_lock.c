@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Podman's locks as klocks: what its libpod/lock/shm/shm_lock.h declares, over libklock.
+ * Podman is built with this file in place of its own shm_lock.c, and linked to libklock;
+ * nothing else of it is changed.  Documentation/podman.rst tells how, and what it gains.
+ *
+ * The space has the name of Podman's lock path, and a lock's number is that of Podman's
+ * semaphore.  The file at that path, where shared memory was, notes the generation of the
+ * space.  So locks that are not those of Podman's database are -ERANGE, as locks that do not
+ * fit always were: another space (the module was reloaded, the space removed, but /dev/shm
+ * is what it was), and also shared memory of a Podman that is built otherwise, which says
+ * the same of this file.  Then all commands fail until the file is removed and all get new
+ * numbers, which `podman system renumber` does by itself since Podman 5.  A file that was lost
+ * while its space is still there is written again: nobody's locks are lost with it.
+ *
+ * Threads may unlock what others of their process have locked, and a holder that died is
+ * taken as Podman always did: it looks at the container's state anyway after it has locked.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <klock.h>
+
+#include "shm_lock.h"
+
+/* What Podman has a pointer to is the last of it.  It reads num_locks there, and no more. */
+struct segment {
+	struct klock_space *space;
+	shm_struct_t shm;
+};
+
+static struct segment *segment_of(shm_struct_t *shm)
+{
+	return (struct segment *)((char *)shm - offsetof(struct segment, shm));
+}
+
+/* What is noted at the lock path of a space.  It begins with Podman's magic number. */
+static uint64_t note_of(const struct klock_space_info *info)
+{
+	uint64_t note = info->generation;
+	uint16_t magic = MAGIC;
+
+	memcpy(&note, &magic, sizeof(magic));
+	return note;
+}
+
+/* 0: nothing is noted at @path, or it was never written to its end. */
+static uint64_t read_note(const char *path)
+{
+	uint64_t note = 0;
+	int fd = shm_open(path, O_RDONLY, 0);
+
+	if (fd < 0)
+		return 0;
+	if (read(fd, &note, sizeof(note)) != sizeof(note))
+		note = 0;
+	close(fd);
+	return note;
+}
+
+static int write_note(const char *path, uint64_t note)
+{
+	int fd = shm_open(path, O_WRONLY | O_CREAT, 0600);
+	int ret = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (write(fd, &note, sizeof(note)) != sizeof(note))
+		ret = -EIO;
+	close(fd);
+	return ret;
+}
+
+/* What Podman counts on; 0 (which is -EINVAL) for none, and for more than there are numbers. */
+static uint32_t rounded(uint32_t num_locks)
+{
+	return num_locks + (-num_locks & (BITMAP_SIZE - 1));
+}
+
+/*
+ * num_locks may have been changed since the space was made, and containers may run.  It
+ * cannot become less than what is in use; that is -ERANGE, as any change was.
+ */
+static int fit(struct segment *segment, uint32_t capacity)
+{
+	int ret = klock_space_resize(segment->space, capacity);
+
+	return ret == -EBUSY ? -ERANGE : ret;
+}
+
+/* Opens the space of @path, with or without KLOCK_CREATE. */
+static struct segment *open_segment(const char *path, uint32_t capacity, unsigned int flags,
+				    struct klock_space_info *info, int *ret)
+{
+	struct klock_space_attr attr = { .capacity = capacity };
+	struct segment *segment = calloc(1, sizeof(*segment));
+
+	*ret = segment ? -EINVAL : -ENOMEM;
+	if (!segment)
+		return NULL;
+	if (*path == '/' && capacity)
+		*ret = klock_space_open(path + 1, flags, &attr, &segment->space);
+	if (!*ret)
+		*ret = klock_space_info(segment->space, info);
+	if (*ret) {
+		klock_space_close(segment->space);
+		free(segment);
+		return NULL;
+	}
+	return segment;
+}
+
+/* The locks are good: Podman gets them, or, if @ret says so, not. */
+static shm_struct_t *give(struct segment *segment, uint32_t capacity, int ret, int *error_code)
+{
+	if (ret) {
+		*error_code = ret;
+		klock_space_close(segment->space);
+		free(segment);
+		return NULL;
+	}
+	segment->shm.magic = MAGIC;
+	segment->shm.num_locks = capacity;
+	segment->shm.num_bitmaps = capacity / BITMAP_SIZE;
+	return &segment->shm;
+}
+
+/*
+ * Podman calls this when there are no locks (-ENOENT below), or when it has removed the
+ * file to renumber them all.  Then the space is still there, and may be larger than
+ * @num_locks until that is done.
+ */
+shm_struct_t *setup_lock_shm(char *path, uint32_t num_locks, int *error_code)
+{
+	uint32_t capacity = rounded(num_locks);
+	struct klock_space_info info;
+	struct segment *segment;
+	int ret;
+
+	if (read_note(path)) {
+		*error_code = -EEXIST;
+		return NULL;
+	}
+	segment = open_segment(path, capacity, KLOCK_CREATE, &info, error_code);
+	if (!segment)
+		return NULL;
+	if (info.capacity > capacity)
+		capacity = info.capacity;
+	ret = info.capacity < capacity ? fit(segment, capacity) : 0;
+	if (!ret)
+		ret = write_note(path, note_of(&info));
+	return give(segment, capacity, ret, error_code);
+}
+
+shm_struct_t *open_lock_shm(char *path, uint32_t num_locks, int *error_code)
+{
+	uint32_t capacity = rounded(num_locks);
+	uint64_t note = read_note(path);
+	struct klock_space_info info;
+	struct segment *segment;
+	int ret = 0;
+
+	segment = open_segment(path, capacity, 0, &info, error_code);
+	if (!segment) {
+		if (*error_code == -ENOENT && note)
+			*error_code = -ERANGE;
+		return NULL;
+	}
+	if (note && note != note_of(&info))
+		ret = -ERANGE;
+	if (!ret && info.capacity != capacity)
+		ret = fit(segment, capacity);
+	if (!ret && !note)
+		ret = write_note(path, note_of(&info));
+	return give(segment, capacity, ret, error_code);
+}
+
+int32_t close_lock_shm(shm_struct_t *shm)
+{
+	klock_space_close(segment_of(shm)->space);
+	free(segment_of(shm));
+	return 0;
+}
+
+static int64_t allocated(int ret, struct klock *lock)
+{
+	int64_t id;
+
+	if (ret)
+		return ret;
+	id = klock_id(lock);
+	klock_put(lock);
+	return id;
+}
+
+int64_t allocate_semaphore(shm_struct_t *shm)
+{
+	struct klock *lock = NULL;
+	int ret = klock_allocate(segment_of(shm)->space, &lock);
+
+	return allocated(ret, lock);
+}
+
+int32_t allocate_given_semaphore(shm_struct_t *shm, uint32_t sem_index)
+{
+	struct klock *lock = NULL;
+	int ret = klock_allocate_id(segment_of(shm)->space, sem_index, &lock);
+
+	return allocated(ret, lock) < 0 ? ret : 0;
+}
+
+/* Does something to a lock, whether it is allocated or not; all that succeeds is 0. */
+static int32_t with_lock(shm_struct_t *shm, uint32_t sem_index, int (*call)(struct klock *lock))
+{
+	struct klock *lock;
+	int ret = klock_retrieve(segment_of(shm)->space, sem_index, 0, &lock);
+
+	if (ret)
+		return ret;
+	ret = call(lock);
+	klock_put(lock);
+	return ret == KLOCK_OWNER_DIED ? 0 : ret;
+}
+
+int32_t deallocate_semaphore(shm_struct_t *shm, uint32_t sem_index)
+{
+	return with_lock(shm, sem_index, klock_free);
+}
+
+int32_t deallocate_all_semaphores(shm_struct_t *shm)
+{
+	return klock_free_all(segment_of(shm)->space);
+}
+
+int32_t lock_semaphore(shm_struct_t *shm, uint32_t sem_index)
+{
+	return with_lock(shm, sem_index, klock_lock);
+}
+
+int32_t unlock_semaphore(shm_struct_t *shm, uint32_t sem_index)
+{
+	return with_lock(shm, sem_index, klock_unlock);
+}
+
+/* Since Podman 4.6, which declares it. */
+int64_t available_locks(shm_struct_t *shm)
+{
+	struct klock_space_info info;
+	int ret = klock_space_info(segment_of(shm)->space, &info);
+
+	return ret ? ret : (int64_t)info.capacity - info.allocated;
+}
