@@ -15,6 +15,8 @@
 #   make fuzz      selftests/fuzz.c in a VM for TIME= seconds, with SEED= the same again;
 #                  FUZZ= more of its options
 #   make coverage  what of the module all tests run, as a table
+#   make podman    Debian's Podman on klock, in a VM: its day, and what it costs; STORM=
+#                  seconds of each of two storms of kills; needs some 370 packages to build it
 #   make mutate    bugs, one after the other, and whether the tests see each
 #   make bench     the benchmarks, in a VM; QUICK=1: in 90 s
 #   make bench-doc, bench-baseline   renew what depends on them
@@ -151,6 +153,9 @@ coverage:
 mutate:
 	@selftests/mutate/run
 
+podman:
+	@$(VM)/podman
+
 bench:
 	@$(BENCH)/run
 	@$(BENCH)/report build/bench/results.json build/bench
@@ -183,8 +188,8 @@ intree:
 # Lint: a stamp in build/lint for each file that passed, and for what it was held
 # against.  kernel_c is held to the kernel's rules in full.
 kernel_c := $(filter-out %.mod.c,$(wildcard kmod/*.[ch]))
-user_c := $(wildcard uapi/linux/*.h libklock/*/*.[ch] selftests/*.[ch] selftests/bench/*.c)
-scripts := $(filter-out %.config %.reasons,$(wildcard $(VM)/*)) $(wildcard selftests/*.sh .ci/*) \
+user_c := $(wildcard uapi/linux/*.h libklock/*/*.[ch] libklock/examples/*/*.c selftests/*.[ch] selftests/bench/*.c)
+scripts := $(filter-out %.config %.reasons %.go,$(wildcard $(VM)/*)) $(wildcard selftests/*.sh .ci/*) \
 	   $(addprefix $(BENCH)/,run report guard) selftests/model/check selftests/mutate/run libklock/man/check \
 	   debian/build libklock/tools/klockctl.bash intree/series intree/check
 
@@ -247,4 +252,4 @@ clean:
 		selftests/library_tsan selftests/first selftests/engine_example selftests/bin
 	$(MAKE) -C libklock clean
 
-.PHONY: all module library tools programs list-programs demo check check-all vm torture fuzz coverage mutate bench bench-doc bench-baseline install deb deb-check intree list-rules lint lint-packages lint-files clean
+.PHONY: all module library tools programs list-programs demo check check-all vm torture fuzz coverage mutate podman bench bench-doc bench-baseline install deb deb-check intree list-rules lint lint-packages lint-files clean
