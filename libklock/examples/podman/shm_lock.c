@@ -18,6 +18,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -29,9 +30,17 @@
 
 #include "shm_lock.h"
 
-/* What Podman has a pointer to is the last of it.  It reads num_locks there, and no more. */
+/*
+ * Handles are made when they are needed first, and kept.  What Podman has a pointer to is
+ * the last of it; it reads num_locks there, and no more.
+ */
+struct handle {
+	struct klock *_Atomic lock;
+};
+
 struct segment {
 	struct klock_space *space;
+	struct handle *handles;
 	shm_struct_t shm;
 };
 
@@ -119,6 +128,10 @@ static struct segment *open_segment(const char *path, uint32_t capacity, unsigne
 /* The locks are good: Podman gets them, or, if @ret says so, not. */
 static shm_struct_t *give(struct segment *segment, uint32_t capacity, int ret, int *error_code)
 {
+	if (!ret) {
+		segment->handles = calloc(capacity, sizeof(*segment->handles));
+		ret = segment->handles ? 0 : -ENOMEM;
+	}
 	if (ret) {
 		*error_code = ret;
 		klock_space_close(segment->space);
@@ -183,48 +196,75 @@ shm_struct_t *open_lock_shm(char *path, uint32_t num_locks, int *error_code)
 
 int32_t close_lock_shm(shm_struct_t *shm)
 {
-	klock_space_close(segment_of(shm)->space);
-	free(segment_of(shm));
+	struct segment *segment = segment_of(shm);
+	uint32_t id;
+
+	for (id = 0; id < shm->num_locks; id++)
+		klock_put(segment->handles[id].lock);
+	klock_space_close(segment->space);
+	free(segment->handles);
+	free(segment);
 	return 0;
 }
 
-static int64_t allocated(int ret, struct klock *lock)
+/* Keeps a handle, unless another thread was faster; the one that is kept. */
+static struct klock *keep(struct segment *segment, struct klock *new)
 {
-	int64_t id;
+	struct klock *kept = NULL;
+
+	if (atomic_compare_exchange_strong(&segment->handles[klock_id(new)].lock, &kept, new))
+		return new;
+	klock_put(new);
+	return kept;
+}
+
+/* Another process may have more locks by now than this one can tell Podman of. */
+int64_t allocate_semaphore(shm_struct_t *shm)
+{
+	struct segment *segment = segment_of(shm);
+	struct klock *lock;
+	int ret = klock_allocate(segment->space, &lock);
 
 	if (ret)
 		return ret;
-	id = klock_id(lock);
+	if (klock_id(lock) < shm->num_locks)
+		return klock_id(keep(segment, lock));
+	klock_free(lock);
 	klock_put(lock);
-	return id;
-}
-
-int64_t allocate_semaphore(shm_struct_t *shm)
-{
-	struct klock *lock = NULL;
-	int ret = klock_allocate(segment_of(shm)->space, &lock);
-
-	return allocated(ret, lock);
+	return -ENOSPC;
 }
 
 int32_t allocate_given_semaphore(shm_struct_t *shm, uint32_t sem_index)
 {
-	struct klock *lock = NULL;
-	int ret = klock_allocate_id(segment_of(shm)->space, sem_index, &lock);
+	struct segment *segment = segment_of(shm);
+	struct klock *lock;
+	int ret;
 
-	return allocated(ret, lock) < 0 ? ret : 0;
+	if (sem_index >= shm->num_locks)
+		return -EINVAL;
+	ret = klock_allocate_id(segment->space, sem_index, &lock);
+	if (!ret)
+		keep(segment, lock);
+	return ret;
 }
 
 /* Does something to a lock, whether it is allocated or not; all that succeeds is 0. */
 static int32_t with_lock(shm_struct_t *shm, uint32_t sem_index, int (*call)(struct klock *lock))
 {
+	struct segment *segment = segment_of(shm);
 	struct klock *lock;
-	int ret = klock_retrieve(segment_of(shm)->space, sem_index, 0, &lock);
+	int ret;
 
-	if (ret)
-		return ret;
+	if (sem_index >= shm->num_locks)
+		return -EINVAL;
+	lock = segment->handles[sem_index].lock;
+	if (!lock) {
+		ret = klock_retrieve(segment->space, sem_index, 0, &lock);
+		if (ret)
+			return ret;
+		lock = keep(segment, lock);
+	}
 	ret = call(lock);
-	klock_put(lock);
 	return ret == KLOCK_OWNER_DIED ? 0 : ret;
 }
 
