@@ -451,7 +451,7 @@ TEST_F(wait, deadlines_expire_in_their_order)
 	for (i = 0; i < ARRAY_SIZE(ms); i++) {
 		pid[i] = spawn();
 		if (pid[i] == 0) {
-			uint64_t deadline = now + ms[i] * NSEC_PER_MSEC;
+			uint64_t deadline = now + ms[i] * slowness() * NSEC_PER_MSEC;
 			struct timespec until = to_timespec(deadline);
 			int ret = klock_lock_until(self->lock, CLOCK_MONOTONIC, &until);
 
