@@ -218,6 +218,7 @@ static void look(const struct world *world, struct view *view)
 		.count = ARRAY_SIZE(view->waiter),
 		.id = BUSY,
 	};
+	int i;
 
 	memset(view, 0, sizeof(*view));
 	view->references = get_number("/sys/module/klock/refcnt", "");
@@ -226,6 +227,13 @@ static void look(const struct world *world, struct view *view)
 	view->locks = raw_ioctl(world->watch, KLOCK_IOC_LIST, &locks);
 	view->waiters = raw_ioctl(world->watch, KLOCK_IOC_WAITERS, &waiters);
 	CHECK(view->spaces > 0 && view->locks > 0 && view->waiters >= 0);
+	/* These count what happened, each time that a call is prepared or made. */
+	for (i = 0; i < view->spaces; i++) {
+		view->space[i].waits = 0;
+		view->space[i].waited = 0;
+		view->space[i].longest_wait = 0;
+		view->space[i].deaths = 0;
+	}
 	look_at_quota(world, view);
 }
 
