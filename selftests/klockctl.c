@@ -539,6 +539,34 @@ TEST_F(klockctl, list_json)
 	forget(&said);
 }
 
+/* Held since before the first waiter went, waited for by one who came later. */
+TEST_F(klockctl, list_times)
+{
+	struct agent waiter;
+	struct klock *lock = get_lock(self->space, 1);
+	long long held, waiting;
+	uint64_t between, asked;
+	struct said said;
+	int fd;
+
+	enlist_holder(self->name, 1, &fd);
+	waiter = enlist_waiter(self, 1);
+	ASSERT_TRUE(UNTIL(status_of(lock).held_since));
+	between = now_ns(CLOCK_MONOTONIC);
+	enlist_waiter(self, 1);
+	slay(waiter.pid);
+	ASSERT_TRUE(is_waited_for(self->space, 1, 1));
+	klock_put(lock);
+	asked = now_ns(CLOCK_MONOTONIC);
+	said = klockctl("list --json -s %s", self->name);
+	held = get_int(said.out, "locks[0].held_ns");
+	waiting = get_int(said.out, "locks[0].waiting_ns");
+	EXPECT_LE((long long)(asked - between), held);
+	EXPECT_GE((long long)(now_ns(CLOCK_MONOTONIC) - between), waiting);
+	EXPECT_LT(waiting, held);
+	forget(&said);
+}
+
 TEST_F(klockctl, list_text)
 {
 	struct agent holder, waiter;
@@ -736,6 +764,7 @@ TEST_F(klockctl, cycle)
 	forget(&said);
 	said = klockctl("why 7 -s %s", self->name);
 	EXPECT_IN(": a cycle\n2 wait for it", said.out);
+	EXPECT_EQ(6, count_lines(said.out));
 	forget(&said);
 	/* in one space there is none to be seen */
 	said = klockctl("graph -s %s", self->name);
