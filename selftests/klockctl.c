@@ -1313,6 +1313,33 @@ static pid_t pid_of_command(const struct running *running)
 	return pid;
 }
 
+/* Whether a process has come to what its shell was to exec. */
+static bool is_no_shell(pid_t pid)
+{
+	char path[32], name[32] = "";
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/comm", pid);
+	file = fopen(path, "re");
+	if (!file)
+		return false;
+	if (!fgets(name, sizeof(name), file))
+		name[0] = 0;
+	fclose(file);
+	return name[0] && strcmp(name, "sh\n");
+}
+
+/* A command that is waiting for its end: a shell that execs loses a SIGINT which it has caught. */
+static struct running start_sleep(const SELF *self, pid_t *pid)
+{
+	struct running running = start("run 0 -s %s sh -c echo~$$;exec~sleep~1000", self->name);
+
+	*pid = pid_of_command(&running);
+	if (!UNTIL(is_no_shell(*pid)))
+		abort();
+	return running;
+}
+
 /* The lock is held as long as the command runs, by klockctl alone. */
 TEST_F(klockctl, run_holds)
 {
@@ -1345,10 +1372,11 @@ TEST_F(klockctl, run_holds)
 
 TEST_F(klockctl, run_killed)
 {
-	struct running running = start("run 0 -s %s sh -c echo~$$;exec~sleep~1000", self->name);
-	pid_t pid = pid_of_command(&running);
+	struct running running;
 	struct said said;
+	pid_t pid;
 
+	running = start_sleep(self, &pid);
 	ASSERT_EQ(0, prctl(PR_SET_CHILD_SUBREAPER, 1));
 	EXPECT_EQ(KLOCK_HELD, flags_of(self->space, 0));
 	kill(running.pid, SIGKILL);
@@ -1365,11 +1393,11 @@ TEST_F(klockctl, run_passes_signals_on)
 	static const int signals[] = { SIGTERM, SIGHUP, SIGINT, SIGQUIT };
 
 	for (int i = 0; i < 4; i++) {
-		struct running running = start("run 0 -s %s sh -c echo~$$;exec~sleep~1000",
-					       self->name);
+		struct running running;
 		struct said said;
+		pid_t pid;
 
-		pid_of_command(&running);
+		running = start_sleep(self, &pid);
 		kill(running.pid, signals[i]);
 		said = finish(running);
 		EXPECT_EQ(128 + signals[i], said.status);

@@ -634,7 +634,8 @@ static pid_t start_worker(const char *name, unsigned int flags, struct counter *
 }
 
 /*
- * This process is the ninth: it kills one, any, after so many increments of all.
+ * This process is the ninth: it kills one after so many increments of all, any, or, every
+ * other time, who is in the middle of one.
  * KLOCK_INCREMENTS in the environment is for other numbers of them.
  */
 TEST_F_TIMEOUT(lock, a_counter_survives_8_processes_and_their_killer, 120)
@@ -651,10 +652,12 @@ TEST_F_TIMEOUT(lock, a_counter_survives_8_processes_and_their_killer, 120)
 	for (int i = 0; i < WORKERS; i++)
 		pid[i] = start_worker(self->name, variant->flags, counter, i, increments);
 	while (next < WORKERS * increments) {
-		int i = rand_r(&seed) % WORKERS, ret;
+		int i, busy, ret;
 
 		ASSERT_TRUE(UNTIL(counter->shadow >= next));
 		next += step;
+		busy = counter->busy;
+		i = busy && kills % 2 ? busy - 1 : rand_r(&seed) % WORKERS;
 		ret = slay(pid[i]);
 		ASSERT_TRUE(ret == -SIGKILL || ret == 0);	/* 0: it has done its part */
 		kills += ret != 0;
