@@ -1452,9 +1452,6 @@ static const char *instance_file(pid_t pid, const char *name)
 	static char path[128];
 
 	snprintf(path, sizeof(path), "/sys/kernel/tracing/instances/klockctl-%d%s", pid, name);
-	if (access("/sys/kernel/tracing/instances", F_OK))
-		snprintf(path, sizeof(path),
-			 "/sys/kernel/debug/tracing/instances/klockctl-%d%s", pid, name);
 	return path;
 }
 

@@ -33,7 +33,8 @@ static void end(int sig)
 }
 
 struct event {
-	char *command, *pid, *time, *name, *fields;
+	const char *command;
+	char *pid, *time, *name, *fields;
 };
 
 /*
@@ -162,10 +163,10 @@ static bool parse_task(char *task, struct event *event)
 	if (!event->pid)
 		return false;
 	*event->pid++ = '\0';
-	event->command = task + strspn(task, " ");
-	for (p = event->command; *p; p++)
+	for (p = task; *p; p++)
 		if (*p < 0x20 || *p > 0x7e)
 			*p = '?';
+	event->command = task + strspn(task, " ");
 	return *event->pid && !event->pid[strspn(event->pid, "0123456789")];
 }
 
@@ -252,6 +253,22 @@ static void print_fields(const struct event *event)
 	}
 }
 
+/*
+ * The kernel learns a name when its process next leaves the processor, which may be later
+ * than the event is read here.
+ */
+static void find_command(struct event *event)
+{
+	const char *name;
+
+	if (strcmp(event->command, "<...>"))
+		return;
+	forget_commands();		/* of processes whose numbers others may have now */
+	name = command_of(strtoul(event->pid, NULL, 10));
+	if (name)
+		event->command = name;
+}
+
 static void print_event(const struct event *event)
 {
 	if (opt.json) {
@@ -290,6 +307,7 @@ static bool take_line(char *line, const struct filter *filter)
 	}
 	if (!is_wanted(&event, filter))
 		return false;
+	find_command(&event);
 	print_event(&event);
 	return ferror(stdout) || ++count == opt.count;
 }
