@@ -1078,8 +1078,11 @@ TEST_F_TIMEOUT(death, waiter_times_out_as_it_is_granted, 120)
 			patience += patience / 4;	/* it may have been too little */
 			continue;
 		}
+		patience -= patience / 64;
 		/* From 100 us before to 150 us after the deadline, plus the slack of timers */
 		release = w.deadline + round.delay * 250 - 100000;
+		while (now_ns(CLOCK_MONOTONIC) < release - NSEC_PER_MSEC)
+			nap();
 		while (now_ns(CLOCK_MONOTONIC) < release)
 			;
 		ASSERT_EQ(0, give_up(holder, round.died));

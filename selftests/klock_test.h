@@ -26,6 +26,7 @@
 #include <stddef.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/param.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -58,13 +59,15 @@
 	}								\
 } while (0)
 
-/* Polls until @cond holds: whether it did. */
+/* Polls until @cond holds, less and less often: whether it did. */
 #define UNTIL(cond) ({							\
-	uint64_t __end = now_ns(CLOCK_MONOTONIC) + PATIENCE_MS * NSEC_PER_MSEC;	\
+	uint64_t __began = now_ns(CLOCK_MONOTONIC), __passed = 0;	\
 	bool __met;							\
 									\
-	while (!(__met = !!(cond)) && now_ns(CLOCK_MONOTONIC) < __end)	\
-		nap();							\
+	while (!(__met = !!(cond)) && __passed < PATIENCE_MS * NSEC_PER_MSEC) {	\
+		nap_for(MAX(NSEC_PER_MSEC / 10, MIN(__passed / 8, 5 * NSEC_PER_MSEC)));	\
+		__passed = now_ns(CLOCK_MONOTONIC) - __began;		\
+	}								\
 	__met;								\
 })
 
@@ -104,11 +107,16 @@ static inline uint64_t now_ns(clockid_t clock)
 }
 
 /* Only between two looks at a state, and so that others can run. */
+static inline void nap_for(uint64_t ns)
+{
+	struct timespec time = { .tv_nsec = ns };
+
+	nanosleep(&time, NULL);
+}
+
 static inline void nap(void)
 {
-	struct timespec a_tenth_of_ms = { .tv_nsec = NSEC_PER_MSEC / 10 };
-
-	nanosleep(&a_tenth_of_ms, NULL);
+	nap_for(NSEC_PER_MSEC / 10);
 }
 
 static inline struct timespec to_timespec(uint64_t ns)

@@ -1554,6 +1554,8 @@ TEST_F_TIMEOUT(klockctl, many, 120)
 	uint64_t began, ended;
 	struct klock *lock;
 	struct said said;
+	const char *p;
+	int n;
 
 	ASSERT_NE(NULL, space);
 	for (int i = 0; i < MANY; i++) {
@@ -1569,9 +1571,12 @@ TEST_F_TIMEOUT(klockctl, many, 120)
 	       (unsigned long long)((ended - began) / NSEC_PER_MSEC));
 	EXPECT_EQ(0, said.status);
 	EXPECT_TRUE(is_json(said.out, 1));
-	EXPECT_JSON("99999", said, "locks[99999].id");
-	EXPECT_JSON("true", said, "locks[99999].allocated");
-	EXPECT_JSON("(none)", said, "locks[100000]");
+	for (n = 0, p = said.out; (p = strstr(p, "\"id\":")); p += 5) {
+		if (atoi(p + 5) != n)
+			break;
+		n++;
+	}
+	EXPECT_EQ(MANY, n);
 	forget(&said);
 	began = now_ns(CLOCK_MONOTONIC);
 	said = klockctl("list -s %s", self->other);

@@ -1943,18 +1943,18 @@ static void check_first_use_by_threads(struct klock_space *space, struct klock *
 
 TEST_F_TIMEOUT(threads, first_use_in_a_child_makes_one_client, 120)
 {
-	int i;
+	int rounds = 1 + fewer(9), i;
 	pid_t pid;
 
 	ASSERT_EQ(0, klock_lock(self->lock));
-	for (i = 0; i < 10; i++) {
+	for (i = 0; i < rounds; i++) {
 		pid = spawn();
 		if (pid == 0)
 			check_first_use_by_threads(self->space, self->lock);
 		EXPECT_EQ(0, reap(pid));
 	}
 #ifndef __SANITIZE_THREAD__	/* whose own locks may be taken in such a child */
-	for (i = 0; i < 10; i++) {
+	for (i = 0; i < rounds; i++) {
 		pid = raw_clone();
 		if (pid == 0)
 			check_first_use_by_threads(self->space, self->lock);

@@ -303,16 +303,16 @@ TEST_F(module, pinned_by_allocation_only)
 }
 
 /*
- * 50 times in and out, each time with spaces, the largest one and one whose client
+ * 5 + 45 times in and out, each time with spaces, the largest one and one whose client
  * died, left behind: a leak of any of them would be seen in the free memory.
  */
 TEST_F_TIMEOUT(module, in_and_out, 240)
 {
 	struct klock_space *space;
+	int rounds = 5 + fewer(45), i;
 	long before = 0;
-	int i;
 
-	for (i = 0; i < 50; i++) {
+	for (i = 0; i < rounds; i++) {
 		if (i == 5)	/* after what is made only once */
 			before = available_kb();
 		ASSERT_EQ(0, load(""));
@@ -326,8 +326,9 @@ TEST_F_TIMEOUT(module, in_and_out, 240)
 		ASSERT_EQ(0, unload());
 		ASSERT_TRUE(gone());
 	}
-	/* One of the large is 8 MiB. */
-	EXPECT_LT(before - available_kb(), 64 * 1024);
+	/* One of the large is 8 MiB; KASAN keeps what was freed, and that kernel has kmemleak. */
+	if (slowness() == 1)
+		EXPECT_LT(before - available_kb(), 64 * 1024);
 }
 
 TEST_HARNESS_MAIN

@@ -2137,7 +2137,7 @@ TEST_F_TIMEOUT(quota, one_space_made_by_two, 120)
 	struct agent second = user(OWNER);
 
 	attach.capacity = KLOCK_CAPACITY_MAX;
-	for (int round = 0; round < 20; round++) {
+	for (int round = 0; round < 2 + fewer(18); round++) {
 		int quota = round % 2 ? MAX_LOCKS_PER_USER : MAX_SPACES_PER_USER;
 		int fd, fd2;
 

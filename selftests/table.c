@@ -734,7 +734,7 @@ TEST_F(table, who_waited_before_a_shrink_gets_the_lock)
 		}
 		_exit(0);
 	}
-	for (int i = 0; i < 100; i++) {
+	for (int i = 0; i < fewer(100); i++) {
 		int ret;
 		pid_t pid;
 
