@@ -905,7 +905,8 @@ TEST_F_TIMEOUT(caged, clients_and_waiters_are_in_his_memory_cgroup, 60)
 	EXPECT_EQ(CLIENTS + 1, raw_info(watch).clients);
 	used = (get_number("/proc/meminfo", "SUnreclaim:") - used) * 1024;
 	EXPECT_LT(CLIENTS * 512, used);
-	EXPECT_TRUE(UNTIL(charged_bytes() - charged >= used / 10 * 8));
+	/* What kmemleak notes of each object is charged to nobody. */
+	EXPECT_TRUE(UNTIL(charged_bytes() - charged >= used / 10 * (slowness() > 1 ? 4 : 8)));
 	TH_LOG("%d clients and %d waiters: %ld KiB of slabs, %ld KiB in the cgroup", CLIENTS,
 	       WAITERS, used / 1024, (charged_bytes() - charged) / 1024);
 	close(watch);

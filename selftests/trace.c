@@ -255,11 +255,7 @@ static bool write_trace(const SELF *self, const char *file, const char *text)
 	return write_file(path, text);
 }
 
-/*
- * From now on what happens in spaces of this name is recorded, in an instance of our own.
- * Names of commands are not: that has the scheduler patched while it runs, in which QEMU
- * may lose an update of the code, and with it the processor.
- */
+/* From now on what happens in spaces of this name is recorded, in an instance of our own. */
 static bool start_trace(SELF *self)
 {
 	char filter[128];
@@ -271,8 +267,7 @@ static bool start_trace(SELF *self)
 		return false;
 	}
 	snprintf(filter, sizeof(filter), "space == \"%s\"", self->name);
-	return write_trace(self, "trace_options", "norecord-cmd") &&
-	       write_trace(self, "trace_clock", "global") &&
+	return write_trace(self, "trace_clock", "global") &&
 	       write_trace(self, "events/klock/filter", filter) &&
 	       write_trace(self, "events/klock/enable", "1");
 }
