@@ -226,7 +226,9 @@ struct json {
 
 static void skip_space(struct json *json)
 {
-	json->p += strspn(json->p, " \t\n\r");
+	/* (strspn() prepares more than there is to skip.) */
+	while (*json->p == ' ' || *json->p == '\t' || *json->p == '\n' || *json->p == '\r')
+		json->p++;
 }
 
 static bool take(struct json *json, char c)
@@ -266,7 +268,8 @@ static bool json_digits(struct json *json)
 {
 	const char *p = json->p;
 
-	json->p += strspn(p, "0123456789");
+	while (isdigit((unsigned char)*json->p))
+		json->p++;
 	return json->p > p;
 }
 
@@ -1554,8 +1557,6 @@ TEST_F_TIMEOUT(klockctl, many, 120)
 	uint64_t began, ended;
 	struct klock *lock;
 	struct said said;
-	const char *p;
-	int n;
 
 	ASSERT_NE(NULL, space);
 	for (int i = 0; i < MANY; i++) {
@@ -1571,12 +1572,9 @@ TEST_F_TIMEOUT(klockctl, many, 120)
 	       (unsigned long long)((ended - began) / NSEC_PER_MSEC));
 	EXPECT_EQ(0, said.status);
 	EXPECT_TRUE(is_json(said.out, 1));
-	for (n = 0, p = said.out; (p = strstr(p, "\"id\":")); p += 5) {
-		if (atoi(p + 5) != n)
-			break;
-		n++;
-	}
-	EXPECT_EQ(MANY, n);
+	EXPECT_JSON("99999", said, "locks[99999].id");
+	EXPECT_JSON("true", said, "locks[99999].allocated");
+	EXPECT_JSON("(none)", said, "locks[100000]");
 	forget(&said);
 	began = now_ns(CLOCK_MONOTONIC);
 	said = klockctl("list -s %s", self->other);
