@@ -627,17 +627,22 @@ struct chain {
 	int fd;
 	atomic_uint held;
 	atomic_bool failed;
+	pthread_barrier_t complete;
 };
 
 static struct chain *chain;
 
-/* Takes its lock, and waits for the next, which is held, but for the last of them. */
+/*
+ * Takes its lock, and waits for the next, which is held, but for the last of them.  The first
+ * of them wait first, so that each looks at one, not at all of the chain.
+ */
 static void *be_link(void *arg)
 {
 	uint32_t id = (uintptr_t)arg;
 
 	chain->failed |= raw_lock(chain->fd, id, 0, 0) != 0;
 	chain->held++;
+	pthread_barrier_wait(&chain->complete);
 	for (;;) {
 		if (id < CHAIN - 1)
 			raw_lock(chain->fd, id + 1, 0, 0);
@@ -664,11 +669,9 @@ static pid_t make_chain(const char *name)
 	CHECK(chain->fd >= 0);
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, PTHREAD_STACK_MIN);
-	for (id = CHAIN; id--; ) {
+	pthread_barrier_init(&chain->complete, NULL, CHAIN);
+	for (id = 0; id < CHAIN; id++)
 		CHECK(!pthread_create(&thread, &attr, be_link, (void *)(uintptr_t)id));
-		while (chain->held != CHAIN - id)
-			sched_yield();
-	}
 	for (;;)
 		pause();
 }

@@ -84,6 +84,16 @@ static inline int fewer(int rounds)
 	return rounds / slowness();
 }
 
+/* From now on thread @tid, 0: the caller, runs on the processor alone on which the caller is. */
+static inline int pin_here(pid_t tid)
+{
+	cpu_set_t here;
+
+	CPU_ZERO(&here);
+	CPU_SET(sched_getcpu(), &here);
+	return sched_setaffinity(tid, sizeof(here), &here);
+}
+
 /* The harness's own, with its limits. */
 static inline int run_tests(int argc, char **argv)
 {

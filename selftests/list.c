@@ -360,9 +360,8 @@ TEST_F_TIMEOUT(list, held_since_of_another_holder, 60)
 
 	/* They share a processor, so that one comes between any two steps of the other. */
 	ASSERT_EQ(0, sched_getaffinity(0, sizeof(any), &any));
-	CPU_ZERO(&one);
-	CPU_SET(sched_getcpu(), &one);
-	ASSERT_EQ(0, sched_setaffinity(0, sizeof(one), &one));
+	ASSERT_EQ(0, pin_here(0));
+	ASSERT_EQ(0, sched_getaffinity(0, sizeof(one), &one));
 	for (int i = 0; i < 2; i++) {
 		pid[i] = spawn();
 		if (!pid[i])

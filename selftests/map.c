@@ -629,16 +629,6 @@ TEST_F_TIMEOUT(map, died_in_unlock_with_two_waiters, 60)
 
 static const struct timespec past = { .tv_nsec = 1 };
 
-/* From now on the caller runs on no other processor. */
-static int stay_here(void)
-{
-	cpu_set_t here;
-
-	CPU_ZERO(&here);
-	CPU_SET(sched_getcpu(), &here);
-	return sched_setaffinity(0, sizeof(here), &here);
-}
-
 /* A child that asks for the lock, and does not wait for it, again and again: stopped before. */
 static pid_t begin_to_ask(const char *name, bool one_cpu)
 {
@@ -650,7 +640,7 @@ static pid_t begin_to_ask(const char *name, bool one_cpu)
 		struct klock *lock;
 
 		if (one_cpu)
-			CHECK(stay_here() == 0);
+			CHECK(pin_here(0) == 0);
 		space = join_space(name, 0);
 		lock = get_lock(space, 5);
 		CHECK(use(get_lock(space, 6)));

@@ -1193,14 +1193,11 @@ static bool killed_in_it(const char *name)
 TEST_F(space, killed_while_it_grows)
 {
 	bool cut = false;
-	cpu_set_t one;
 
 	if (access("/proc/self/stack", R_OK))
 		SKIP(return, "the kernel does not say where a thread is (STACKTRACE)");
 	/* What does not run is where it was preempted: in a place where it looks, too. */
-	CPU_ZERO(&one);
-	CPU_SET(sched_getcpu(), &one);
-	ASSERT_EQ(0, sched_setaffinity(0, sizeof(one), &one));
+	ASSERT_EQ(0, pin_here(0));
 	for (int i = 0; i < 200 && !cut; i++)
 		cut = killed_in_it(self->name);
 	EXPECT_TRUE(cut);

@@ -545,13 +545,11 @@ static bool barge(int fd, pid_t waiter)
 	struct sched_param first = { .sched_priority = 1 }, usual = { .sched_priority = 0 };
 	struct klock_ioc_api api = { 0 };
 	bool good = raw_ioctl(fd, KLOCK_IOC_GET_API, &api) == 0;
-	cpu_set_t one, any;
+	cpu_set_t any;
 
 	sched_getaffinity(0, sizeof(any), &any);
-	CPU_ZERO(&one);
-	CPU_SET(sched_getcpu(), &one);
-	sched_setaffinity(0, sizeof(one), &one);
-	sched_setaffinity(waiter, sizeof(one), &one);
+	pin_here(0);
+	pin_here(waiter);
 	sched_setscheduler(0, SCHED_FIFO, &first);
 	for (uint32_t i = 0; i < api.max_passed && good; i++) {
 		uint64_t before = raw_info(fd).passed;

@@ -892,14 +892,16 @@ static bool queued(struct klock *lock, uint32_t n, uint64_t end)
 static void share_cpu(struct racer *racer, bool share)
 {
 	static cpu_set_t any;
-	cpu_set_t one;
 
 	if (CPU_COUNT(&any) == 0)
 		sched_getaffinity(0, sizeof(any), &any);
-	CPU_ZERO(&one);
-	CPU_SET(sched_getcpu(), &one);
-	sched_setaffinity(0, sizeof(one), share ? &one : &any);
-	sched_setaffinity(racer->pid, sizeof(one), share ? &one : &any);
+	if (share) {
+		pin_here(0);
+		pin_here(racer->pid);
+	} else {
+		sched_setaffinity(0, sizeof(any), &any);
+		sched_setaffinity(racer->pid, sizeof(any), &any);
+	}
 }
 
 /* Barges until the next release hands the lock to @first; false if that had it meanwhile. */
