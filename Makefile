@@ -186,7 +186,7 @@ intree:
 	@intree/series "$(TREE)"
 
 # Lint: a stamp in build/lint for each file that passed, and for what it was held
-# against.  kernel_c is held to the kernel's rules in full.
+# against; another clone finds it in the cache.  kernel_c is held to the kernel's rules in full.
 kernel_c := $(filter-out %.mod.c,$(wildcard kmod/*.[ch]))
 user_c := $(wildcard uapi/linux/*.h libklock/*/*.[ch] libklock/examples/*/*.c selftests/*.[ch] selftests/bench/*.c)
 scripts := $(filter-out %.config %.reasons %.go,$(wildcard $(VM)/*)) $(wildcard selftests/*.sh .ci/*) \
@@ -211,7 +211,11 @@ stamps := $(kernel_c:%=build/lint/%.checkpatch) $(user_c:%=build/lint/%.checkpat
 	  $(patsubst %,build/lint/%.cppcheck,$(filter-out uapi/%,$(filter %.c,$(user_c)))) \
 	  $(scripts:%=build/lint/%.shellcheck) build/lint/sparse
 source = $(eval source := $(shell $(VM)/kernel source))$(source)
-stamp = @mkdir -p $(@D) && touch $@
+versions = $(eval versions := $(source) $(shell dpkg-query -W sparse cppcheck shellcheck))$(versions)
+passed := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/klock/lint
+pass = @passed=$(passed)/$$({ echo $@ $(versions); cat Makefile $^; } | sha256sum | cut -d ' ' -f 1); \
+	[ -e $$passed ] || { { $1; } && mkdir -p $(passed) && touch $$passed; } && \
+	mkdir -p $(@D) && touch $@
 
 # Of what checkpatch is not asked, by kind of file
 list-rules:
@@ -226,26 +230,25 @@ lint-packages:
 lint-files: $(stamps)
 
 build/lint/%.checkpatch: %
-	@perl $(source)/scripts/checkpatch.pl --no-tree --strict --terse --quiet --no-summary \
-		--show-types --max-line-length=100 $(addprefix --ignore ,$(rules)) -f $<
-	$(stamp)
+	$(call pass,perl $(source)/scripts/checkpatch.pl --no-tree --strict --terse --quiet --no-summary \
+		--show-types --max-line-length=100 $(addprefix --ignore ,$(rules)) -f $<)
+
+cppcheck_enabled := warning,performance,portability
 
 # (ctuuninitvar takes what a call is to fill for what it reads.)
 build/lint/%.cppcheck: % $(filter %.h,$(user_c))
-	@cppcheck --quiet --error-exitcode=1 --inline-suppr --enable=warning,performance,portability \
-		--max-configs=2 -D__linux__ -Ilibklock/include -Iuapi -I$(source)/tools/testing/selftests \
-		--suppress='*:*/kselftest*.h' --suppress=ctuuninitvar --suppress=ctunullpointer $<
-	$(stamp)
+	$(call pass,cppcheck --quiet --error-exitcode=1 --inline-suppr \
+		--enable=$(cppcheck_enabled) --max-configs=2 -D__linux__ \
+		-Ilibklock/include -Iuapi -I$(source)/tools/testing/selftests \
+		--suppress='*:*/kselftest*.h' --suppress=ctuuninitvar --suppress=ctunullpointer $<)
 
 build/lint/%.shellcheck: %
-	@shellcheck $<
-	$(stamp)
+	$(call pass,shellcheck $<)
 
 # Sparse does not fail by itself; what it has to say of the kernel's headers is not ours.
 build/lint/sparse: $(kernel_c) uapi/linux/klock.h
-	@$(MAKE) -s module KDIR=$(shell $(VM)/kernel distro)/build C=2 CHECK=sparse W=1 \
-		KCFLAGS=-Werror 2>&1 | { ! grep -E '/(kmod|uapi)/.*(warning|error):'; }
-	$(stamp)
+	$(call pass,$(MAKE) -s module KDIR=$(shell $(VM)/kernel distro)/build C=2 CHECK=sparse W=1 \
+		KCFLAGS=-Werror 2>&1 | { ! grep -E '/(kmod|uapi)/.*(warning|error):'; })
 
 clean:
 	rm -rf build kmod/klock.ko .checkpatch-camelcase* $(patsubst %.c,%,$(wildcard selftests/*.c)) selftests/abi_32 \
