@@ -1558,7 +1558,9 @@ TEST_F_TIMEOUT(klockctl, many, 120)
 	uint64_t began, ended;
 	struct klock *lock;
 	struct said said;
+	const char *p;
 	char last[16];
+	int n;
 
 	ASSERT_NE(NULL, space);
 	for (int i = 0; i < many; i++) {
@@ -1574,6 +1576,12 @@ TEST_F_TIMEOUT(klockctl, many, 120)
 	       (unsigned long long)((ended - began) / NSEC_PER_MSEC));
 	EXPECT_EQ(0, said.status);
 	EXPECT_TRUE(is_json(said.out, 1));
+	for (n = 0, p = said.out; (p = strstr(p, "\"id\":")); p += 5) {
+		if (atoi(p + 5) != n)
+			break;
+		n++;
+	}
+	EXPECT_EQ(many, n);
 	snprintf(last, sizeof(last), "%d", many - 1);
 	EXPECT_JSON(last, said, "locks[%d].id", many - 1);
 	EXPECT_JSON("true", said, "locks[%d].allocated", many - 1);
