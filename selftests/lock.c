@@ -568,6 +568,8 @@ struct counter {
 	volatile int busy;			/* who is in the middle: 1 to WORKERS; 0: nobody */
 	volatile int told;			/* how often one was told that the owner died, */
 	volatile int mended;			/* and found something to mend */
+	volatile uint64_t pause;		/* who counts beyond waits there for the killer: */
+	volatile int paused;			/* this one; 0: nobody */
 };
 
 /* Rolls back an increment that has not come to its end. */
@@ -591,8 +593,12 @@ static void increment(struct counter *counter, int me)
 {
 	counter->busy = me + 1;
 	counter->count++;
+	while (counter->count > counter->pause) {
+		counter->paused = me + 1;
+		nap();
+	}
 	if (counter->count % 4 == 0)
-		sched_yield();	/* so that others come to wait, and the killer comes here */
+		sched_yield();	/* so that others come to wait */
 	counter->done[me]++;
 	counter->shadow++;
 	counter->busy = 0;
@@ -633,32 +639,44 @@ static pid_t start_worker(const char *name, unsigned int flags, struct counter *
 	return pid;
 }
 
+static void go_on(struct counter *counter, uint64_t until)
+{
+	counter->paused = 0;
+	counter->pause = until;
+}
+
 /*
- * This process is the ninth: it kills one after so many increments of all, any, or, every
- * other time, who is in the middle of one.
+ * This process is the ninth: after so many increments of all it kills who has paused in the
+ * middle of the next one, or, every other time, lets it go on and kills any.
  * KLOCK_INCREMENTS in the environment is for other numbers of them.
  */
 TEST_F_TIMEOUT(lock, a_counter_survives_8_processes_and_their_killer, 120)
 {
 	const char *wanted = getenv("KLOCK_INCREMENTS");
 	uint64_t increments = wanted ? strtoull(wanted, NULL, 0) : (uint64_t)fewer(20000);
-	uint64_t step = WORKERS * increments / 150 + 1, next = step;
+	uint64_t total = WORKERS * increments, step = total / 150 + 1;
 	struct counter *counter = shared(sizeof(*counter));
 	uint64_t start = now_ns(CLOCK_MONOTONIC), sum = 0;
 	pid_t pid[WORKERS];
 	unsigned int seed = 1;
 	int kills = 0;
 
+	counter->pause = step;
 	for (int i = 0; i < WORKERS; i++)
 		pid[i] = start_worker(self->name, variant->flags, counter, i, increments);
-	while (next < WORKERS * increments) {
-		int i, busy, ret;
+	for (uint64_t next = step; next < total; next += step) {
+		int i, ret;
 
-		ASSERT_TRUE(UNTIL(counter->shadow >= next));
-		next += step;
-		busy = counter->busy;
-		i = busy && kills % 2 ? busy - 1 : rand_r(&seed) % WORKERS;
-		ret = slay(pid[i]);
+		ASSERT_TRUE(UNTIL(counter->count > next && counter->paused));
+		if (kills % 2) {
+			i = counter->paused - 1;
+			ret = slay(pid[i]);
+			go_on(counter, next + step);
+		} else {
+			i = rand_r(&seed) % WORKERS;
+			go_on(counter, next + step);
+			ret = slay(pid[i]);
+		}
 		ASSERT_TRUE(ret == -SIGKILL || ret == 0);	/* 0: it has done its part */
 		kills += ret != 0;
 		pid[i] = start_worker(self->name, variant->flags, counter, i, increments);
@@ -671,8 +689,8 @@ TEST_F_TIMEOUT(lock, a_counter_survives_8_processes_and_their_killer, 120)
 	       counter->told, counter->mended,
 	       (now_ns(CLOCK_MONOTONIC) - start) / NSEC_PER_MSEC);
 	EXPECT_EQ(0, counter->busy);
-	EXPECT_EQ(WORKERS * increments, counter->count);
-	EXPECT_EQ(WORKERS * increments, counter->shadow);
+	EXPECT_EQ(total, counter->count);
+	EXPECT_EQ(total, counter->shadow);
 	for (int i = 0; i < WORKERS; i++) {
 		EXPECT_EQ(increments, counter->done[i]);
 		sum += counter->done[i];
