@@ -1392,6 +1392,39 @@ static int reap_child(void)
 	return status;
 }
 
+static void show_file(const char *tid, const char *name)
+{
+	char path[64], line[256];
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%.20s/%s", child, tid, name);
+	file = fopen(path, "re");
+	while (file && fgets(line, sizeof(line), file))
+		if (strcmp(name, "status") || strstr(line, "State") || strstr(line, "Sig") ||
+		    strstr(line, "Shd"))
+			printf("# %s: %s: %s", tid, name, line);
+	if (file)
+		fclose(file);
+}
+
+/* What each thread of the child does: one that does not end is killed, and gone then. */
+static void show_child(void)
+{
+	static const char *const names[] = { "status", "syscall", "stack" };
+	struct dirent *entry;
+	char path[64];
+	unsigned int i;
+	DIR *tasks;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", child);
+	tasks = opendir(path);
+	while (tasks && (entry = readdir(tasks)))
+		for (i = 0; i < ARRAY_SIZE(names) && entry->d_name[0] != '.'; i++)
+			show_file(entry->d_name, names[i]);
+	if (tasks)
+		closedir(tasks);
+}
+
 /* Waits until the child has run the program, or is dead. */
 static void await(const struct program *program)
 {
@@ -1402,8 +1435,10 @@ static void await(const struct program *program)
 	fds[1].fd = child_fd;
 	while ((ret = poll(fds, 2, PATIENCE_MS)) < 0)
 		MUST(errno == EINTR, "poll: %s", strerror(errno));
-	if (!ret)
+	if (!ret) {
+		show_child();
 		kill(-child, SIGKILL);
+	}
 	if (!ret || !(fds[0].revents & POLLIN)) {
 		status = reap_child();
 		if (arena->failed)
