@@ -209,7 +209,8 @@ rules = $(or $(if $(filter selftests/%,$<),$(TEST_RULES)),$(if $(filter $(user_c
 
 stamps := $(kernel_c:%=build/lint/%.checkpatch) $(user_c:%=build/lint/%.checkpatch) \
 	  $(patsubst %,build/lint/%.cppcheck,$(filter-out uapi/%,$(filter %.c,$(user_c)))) \
-	  $(scripts:%=build/lint/%.shellcheck) build/lint/sparse
+	  $(scripts:%=build/lint/%.shellcheck) build/lint/sparse build/lint/mutations
+mutations := $(wildcard selftests/mutate/*.patch)
 source = $(eval source := $(shell $(VM)/kernel source))$(source)
 versions = $(eval versions := $(source) $(shell dpkg-query -W sparse cppcheck shellcheck))$(versions)
 passed := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/klock/lint
@@ -225,7 +226,7 @@ lint: lint-packages
 	@$(MAKE) -s -k lint-files
 
 lint-packages:
-	@$(VM)/install gcc libc6-dev perl sparse cppcheck shellcheck
+	@$(VM)/install gcc libc6-dev perl patch sparse cppcheck shellcheck
 
 lint-files: $(stamps)
 
@@ -249,6 +250,12 @@ build/lint/%.shellcheck: %
 build/lint/sparse: $(kernel_c) uapi/linux/klock.h
 	$(call pass,$(MAKE) -s module KDIR=$(shell $(VM)/kernel distro)/build C=2 CHECK=sparse W=1 \
 		KCFLAGS=-Werror 2>&1 | { ! grep -E '/(kmod|uapi)/.*(warning|error):'; })
+
+# Each patch of a bug still fits what it is a bug in.
+build/lint/mutations: $(mutations) $(kernel_c) $(user_c)
+	$(call pass,for bug in $(mutations); do \
+			said=$$(patch --dry-run --force --fuzz=0 -p1 < $$bug) || { echo "$$said"; exit 1; }; \
+		done)
 
 clean:
 	rm -rf build kmod/klock.ko .checkpatch-camelcase* $(patsubst %.c,%,$(wildcard selftests/*.c)) selftests/abi_32 \
