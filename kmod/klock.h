@@ -58,6 +58,7 @@
 #include <linux/log2.h>
 #include <linux/mm.h>
 #include <linux/mutex.h>
+#include <linux/nospec.h>
 #include <linux/pid.h>
 #include <linux/rbtree.h>
 #include <linux/rcupdate.h>
@@ -99,7 +100,8 @@
  * struct klock_page - a page of words and what belongs to its locks
  * @words: the page itself, one word per lock
  * @queues: queues of these locks, by id; each bucket under its own bit lock
- * @allocated: which ids are allocated; written under space->mutex
+ * @allocated: which ids are allocated; written under space->mutex, each bit or long at
+ *	once, for it is read without
  */
 struct klock_page {
 	atomic64_t *words;
@@ -110,7 +112,9 @@ struct klock_page {
 /**
  * struct klock_space - a table of locks
  * @capacity: locks; written under @mutex, released to those who read without
- * @removed: nobody may take or allocate a lock any more; set once, under @mutex
+ * @removed: nobody may take or allocate a lock any more; set once, under @mutex.  Who
+ *	reads it without, once, may be late: who has taken a lock looks again, and what
+ *	only tells of it was true a moment ago
  * @flags: KLOCK_SPACE_MAPPABLE
  * @uid: owner
  * @gid: group
@@ -123,7 +127,7 @@ struct klock_page {
  * @mutex: guards what is marked so, and holds off whoever met a word that says
  *	"no such lock" until the resize or removal that wrote it is done
  * @nr_pages: pages that exist; written under @mutex, released to page faults
- * @allocated: ids that are allocated; @mutex
+ * @allocated: ids that are allocated; written under @mutex, told of without it
  * @nr_clients: attached clients, until they have released all; more only under @mutex
  * @next_token: where the search for the next token starts; @mutex
  * @swept_end: after the first wrap: tokens from @next_token up to here are
@@ -184,12 +188,14 @@ struct klock_space {
  * @writable: it may do more than look
  * @errorcheck: its threads hold locks, not the client
  * @has_fd: its space descriptor was made
- * @pid: the process that attached
+ * @pid: the process that attached, or is about to; not changed once the client has a token
  * @spare: a queue for the next wait, see wait.c
  * @attach_mutex: one thread attaches
  * @ref: see above
  * @rcu: for who found it by its token
- * @touched: pages in which a word can bear its token; never cleared
+ * @touched: pages in which a word can bear its token; never cleared.  A mapping that
+ *	outlives the client still sets bits: who takes a lock through it then is dead
+ *	already, and whoever wants the lock finds that
  */
 struct klock_client {
 	struct klock_space *space;
@@ -251,7 +257,8 @@ enum klock_waiter_state {
  * @since: of CLOCK_MONOTONIC
  * @waited: so long, in ns, when its wait has ended
  * @passed: how often it was woken and found the lock taken
- * @state: written under queue->mutex
+ * @state: written under queue->mutex; whom it is of reads it without it, too, when it is
+ *	about to sleep: what is written is followed by a wake-up
  * @queued: it is in the queue; written under queue->mutex
  * @deadline: its wait ends by itself
  * @died: granted: it is to be told that the last holder died
@@ -360,7 +367,8 @@ int klock_release_locked(struct klock_space *space, struct klock_queue *queue,
 			 atomic64_t *word, u64 who, u64 mask, u64 died,
 			 struct task_struct **wake);
 void klock_note_death(struct klock_space *space, u32 id, u32 token);
-int klock_settle(struct klock_space *space, u32 id);
+int klock_may_go_on(const struct klock_ioc_lock *args);
+int klock_settle(struct klock_space *space, const struct klock_ioc_lock *args);
 bool klock_bury(atomic64_t *word);
 void klock_unbury(atomic64_t *word);
 void klock_close_word(struct klock_space *space, u32 id);
@@ -402,7 +410,7 @@ void klock_show_fdinfo(struct seq_file *m, struct file *file);
 
 static inline struct klock_page *klock_page_nr(const struct klock_space *space, u32 nr)
 {
-	unsigned int level = fls(nr);
+	unsigned int level = array_index_nospec(fls(nr), KLOCK_LEVELS);	/* @nr may be the user's */
 
 	return &space->level[level][nr & ~(BIT(level) >> 1)];
 }

@@ -109,6 +109,10 @@ int klock_release_locked(struct klock_space *space, struct klock_queue *queue,
 			new = died;
 		done = atomic64_try_cmpxchg(word, &old, new);
 	} while (!done && (++tries < KLOCK_TRIES || !klock_mappable(space)));
+	if (!done && (old & mask) != who) {
+		ret = -EPERM;
+		goto unlock;
+	}
 	if (!done)
 		atomic64_xchg(word, new);
 
@@ -181,22 +185,61 @@ int klock_release(struct klock_space *space, u32 id, u64 who, enum klock_end end
 	return ret;
 }
 
+static bool klock_is_late(const struct klock_ioc_lock *args)
+{
+	if (!(args->flags & KLOCK_LOCK_DEADLINE))
+		return false;
+	if (args->flags & KLOCK_LOCK_REALTIME)
+		return !ktime_before(ktime_get_real(), ns_to_ktime(args->deadline));
+	return !ktime_before(ktime_get(), klock_from_timens(args->deadline));
+}
+
+/*
+ * Whether a call that cannot say yet what became of the lock may go on: 0, or what it
+ * returns.  It may not if it was not to wait, or not any longer: whoever keeps it from
+ * its end, a hostile word or a resize that is slow, is not to choose how long.
+ */
+int klock_may_go_on(const struct klock_ioc_lock *args)
+{
+	if (args->flags & KLOCK_LOCK_TRY)
+		return -EBUSY;
+	if (signal_pending(current))
+		return -ERESTARTSYS;
+	return klock_is_late(args) ? -ETIMEDOUT : 0;
+}
+
+/* There is no such thing as a mutex that is waited for until a deadline: then it is polled. */
+static int klock_space_lock(struct klock_space *space, const struct klock_ioc_lock *args)
+{
+	int ret;
+
+	while (!mutex_trylock(&space->mutex)) {
+		ret = klock_may_go_on(args);
+		if (ret)
+			return ret;
+		if (!(args->flags & KLOCK_LOCK_DEADLINE))
+			return mutex_lock_interruptible(&space->mutex) ? -ERESTARTSYS : 0;
+		schedule_timeout_interruptible(1);
+	}
+	return 0;
+}
+
 /*
  * A word said "no such lock".  Whoever wrote that holds, or held, space->mutex
  * and has made up its mind when we get it.  0: look again.
  */
-int klock_settle(struct klock_space *space, u32 id)
+int klock_settle(struct klock_space *space, const struct klock_ioc_lock *args)
 {
-	int ret = 0;
+	int ret = klock_space_lock(space, args);
 
-	if (mutex_lock_killable(&space->mutex))
-		return -EINTR;
+	if (ret)
+		return ret;
 	if (space->removed)
 		ret = -ESTALE;
-	else if (id >= space->capacity)
+	else if (args->id >= space->capacity)
 		ret = -EINVAL;
 	else
-		klock_unbury(klock_word(space, id));
+		klock_unbury(klock_word(space, args->id));
 	mutex_unlock(&space->mutex);
 	return ret;
 }
@@ -218,19 +261,25 @@ static noinline int klock_trace_acquire(struct klock_space *space, u32 id, u64 w
 	return died;
 }
 
-/* The word named somebody, or has changed.  0: try again. */
-static noinline int klock_try_again(struct klock_space *space, u32 id, u32 token)
+/*
+ * The word named somebody, or has changed.  0: try again; but what it says so many times
+ * is as if somebody held the lock.
+ */
+static noinline int klock_try_again(struct klock_space *space, const struct klock_ioc_lock *args,
+				    u32 token, u32 tries)
 {
+	if (tries == KLOCK_TRIES)
+		return -EBUSY;
 	if (fatal_signal_pending(current))
 		return -EINTR;
 	cond_resched();
 	if (!token)
 		return 0;
 	if (token == KLOCK_WORD_NONE)
-		return klock_settle(space, id);
+		return klock_settle(space, args);
 	if (klock_alive(space, token))
 		return -EBUSY;
-	klock_release(space, id, token, KLOCK_END_DEATH, NULL);
+	klock_release(space, args->id, token, KLOCK_END_DEATH, NULL);
 	return 0;
 }
 
@@ -238,9 +287,10 @@ static noinline int klock_try_again(struct klock_space *space, u32 id, u32 token
  * Takes the lock if it is free, also ahead of a waiter that is just waking up.
  * The first guess is that nobody ever touched it since it was released.
  */
-static int klock_try(struct klock_space *space, u32 id, u64 who)
+static int klock_try(struct klock_space *space, const struct klock_ioc_lock *args, u64 who)
 {
-	atomic64_t *word = klock_word(space, id);
+	atomic64_t *word = klock_word(space, args->id);
+	u32 tries = 0;
 	u64 old = 0;
 	int ret;
 
@@ -248,15 +298,15 @@ static int klock_try(struct klock_space *space, u32 id, u64 who)
 		return -ESTALE;
 	while (klock_token(old) ||
 	       !atomic64_try_cmpxchg(word, &old, who | (old & KLOCK_WORD_WAITERS))) {
-		ret = klock_try_again(space, id, klock_token(old));
+		ret = klock_try_again(space, args, klock_token(old), ++tries);
 		if (ret)
 			return ret;
 		old = atomic64_read(word);
 	}
 	if (unlikely(READ_ONCE(space->removed)))
-		return klock_undo(space, id, who);
+		return klock_undo(space, args->id, who);
 	if (trace_acquire_enabled())
-		return klock_trace_acquire(space, id, who, old & KLOCK_WORD_DIED);
+		return klock_trace_acquire(space, args->id, who, old & KLOCK_WORD_DIED);
 	return !!(old & KLOCK_WORD_DIED);
 }
 
@@ -271,7 +321,7 @@ int klock_lock(struct klock_client *client, const struct klock_ioc_lock *args)
 	klock_note_page(client, args->id / KLOCK_WORDS_PER_PAGE);
 	who = client->token | (u64)task_pid_vnr(current) << KLOCK_WORD_TID_SHIFT;
 	if (!client->errorcheck) {
-		ret = klock_try(space, args->id, who);
+		ret = klock_try(space, args, who);
 		if (ret != -EBUSY || args->flags & KLOCK_LOCK_TRY)
 			return ret;
 	}

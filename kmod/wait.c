@@ -400,22 +400,26 @@ static int klock_look(struct klock_waiter *waiter)
 	return !!(old & KLOCK_WORD_DIED);
 }
 
-/* The same; waits for a resize or removal that is under way. */
-static int klock_look_settled(struct klock_waiter *waiter)
+/*
+ * The same; waits for a resize or removal that is under way, once even if the call is
+ * not to wait: these are short, unless somebody made them long.
+ */
+static int klock_look_settled(struct klock_waiter *waiter, const struct klock_ioc_lock *args)
 {
 	struct klock_queue *queue = waiter->queue;
+	bool settle, again = false;
 	int ret;
 
-	for (;;) {
+	for (;; again = true) {
 		ret = klock_look(waiter);
 		if (ret != -ENXIO && ret != -ERESTART)
 			return ret;
+		settle = ret == -ENXIO;
 		mutex_unlock(&queue->mutex);
 		cond_resched();
-		if (fatal_signal_pending(current))
-			ret = -EINTR;
-		else
-			ret = ret == -ENXIO ? klock_settle(waiter->space, queue->id) : 0;
+		ret = again || !settle ? klock_may_go_on(args) : 0;
+		if (!ret && settle)
+			ret = klock_settle(waiter->space, args);
 		mutex_lock(&queue->mutex);
 		if (ret && waiter->state != KLOCK_GRANTED)
 			return ret;
@@ -508,7 +512,7 @@ static int klock_wait_queued(struct klock_waiter *waiter, const struct klock_ioc
 		if (fatal_signal_pending(current) && waiter->state != KLOCK_GRANTED)
 			return -EINTR;
 		if (queue->first == waiter || waiter->state != KLOCK_WAITING) {
-			ret = klock_look_settled(waiter);
+			ret = klock_look_settled(waiter, args);
 			if (ret != -EAGAIN)
 				return ret;
 		}
@@ -619,7 +623,7 @@ int klock_wait(struct klock_client *client, const struct klock_ioc_lock *args, u
 		return ret;
 
 	mutex_lock(&waiter.queue->mutex);
-	ret = klock_look_settled(&waiter);
+	ret = klock_look_settled(&waiter, args);
 	if (args->flags & KLOCK_LOCK_TRY && (ret == -EAGAIN || ret == -EDEADLK))
 		ret = -EBUSY;
 	if (ret == -EAGAIN)

@@ -7,7 +7,6 @@
 #include "klock_test.h"
 
 #include <sys/ptrace.h>
-#include <sys/stat.h>
 
 #define SLOTS		8	/* processes of a storm */
 #define ROWS_MAX	256

@@ -744,7 +744,6 @@ TEST_F_TIMEOUT(load, a_long_chain_delays_nobody, 120)
  * A memory cgroup that slows down who is in it
  */
 
-#define CGROUPS		"/sys/fs/cgroup/"
 #define CAGE		CGROUPS "klock-hostile/"
 
 /* Whether there are memory cgroups here; then there is an empty one. */
@@ -855,6 +854,65 @@ TEST_F_TIMEOUT(caged, who_grows_a_space_slowly_keeps_nobody, 60)
 	EXPECT_EQ(-SIGKILL, slay_soon(self->evil.pid));
 	EXPECT_EQ(LOCKS, raw_info(watch).capacity);
 	close(watch);
+}
+
+static void on_signal(int sig __attribute__((unused))) {}
+
+/* A call that waits for as long as it takes is ended by a signal. */
+static void expect_interrupted(struct __test_metadata *_metadata, int fd, uint32_t id)
+{
+	struct sigaction action = { .sa_handler = on_signal };
+	int status = -1;
+	pid_t pid;
+
+	sigaction(SIGUSR1, &action, NULL);
+	pid = spawn();
+	if (!pid)
+		_exit(raw_lock(fd, id, 0, 0) != -EINTR);
+	EXPECT_TRUE(UNTIL(!kill(pid, SIGUSR1) && waitpid(pid, &status, WNOHANG) == pid));
+	EXPECT_EQ(0, status);
+}
+
+/*
+ * Who makes a lock look as if it was not there, and keeps others from finding out by a
+ * resize that is slow, is not waited for by who will not wait, nor after a deadline.
+ */
+TEST_F_TIMEOUT(caged, who_hides_a_lock_slowly_is_not_waited_for, 60)
+{
+	struct klock_ioc_attach attach = named(self->name, KLOCK_ATTACH_CREATE | KLOCK_ATTACH_EXCL);
+	struct klock_ioc_resize resize = { .capacity = KLOCK_CAPACITY_MAX };
+	int fd, theirs[2], i;
+	struct mapper m;
+
+	if (!self->able)
+		SKIP(return, "no memory cgroups");
+	attach.capacity = LOCKS;
+	attach.mode = 0666;
+	attach.space_flags = KLOCK_SPACE_MAPPABLE;
+	fd = attach_by(&self->evil, &attach);
+	ASSERT_LE(0, fd);
+	if (!map_client(&m, attach_to(EVIL, self->name, 0)))
+		SKIP(return, "words cannot be mapped here");
+	for (i = 0; i < 2; i++) {
+		theirs[i] = open_uid_by(&self->victim, EVIL, self->name,
+					i ? KLOCK_ATTACH_ERRORCHECK : 0);
+		ASSERT_LE(0, theirs[i]);
+	}
+	m.words[1] = KLOCK_WORD_NONE;
+	begin_slowly(_metadata, self, KLOCK_IOC_RESIZE, fd, &resize, sizeof(resize));
+	for (i = 0; i < 2; i++) {
+		struct klock_ioc_lock until = {
+			.id = 1, .flags = KLOCK_LOCK_DEADLINE,
+			.deadline = now_ns(CLOCK_MONOTONIC) + 3 * NSEC_PER_MSEC,
+		};
+
+		EXPECT_EQ(-EBUSY, lock_by(&self->victim, theirs[i], 1, KLOCK_LOCK_TRY));
+		EXPECT_EQ(-ETIMEDOUT, ioctl_by(&self->victim, theirs[i], KLOCK_IOC_LOCK, &until));
+	}
+	expect_interrupted(_metadata, m.fd, 1);
+	EXPECT_EQ(-SIGKILL, slay_soon(self->evil.pid));
+	EXPECT_EQ(0, lock_by(&self->victim, theirs[0], 1, 0));
+	unmap_space(&m);
 }
 
 /* ---------------------------------------------------------------- memory */
