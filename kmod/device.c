@@ -140,8 +140,9 @@ static bool klock_args_valid(unsigned int cmd, const union klock_args *args)
 	}
 }
 
-#define KLOCK_OP_SPACE	1	/* needs a space: attaches to the default one */
-#define KLOCK_OP_WRITE	2	/* needs the right to write */
+#define KLOCK_OP_CLIENT	1	/* needs a client, as all that is below does */
+#define KLOCK_OP_SPACE	2	/* needs a space: attaches to the default one */
+#define KLOCK_OP_WRITE	4	/* needs the right to write */
 
 static const struct klock_op {
 	unsigned int cmd;
@@ -150,7 +151,7 @@ static const struct klock_op {
 #define OP(name, what) \
 	[_IOC_NR(KLOCK_IOC_##name)] = { .cmd = KLOCK_IOC_##name, .needs = what }
 	OP(GET_API, 0),
-	OP(ATTACH, 0),
+	OP(ATTACH, KLOCK_OP_CLIENT),
 	OP(SPACE_FD, KLOCK_OP_SPACE),
 	OP(INFO, KLOCK_OP_SPACE),
 	OP(RESIZE, KLOCK_OP_SPACE | KLOCK_OP_WRITE),
@@ -175,7 +176,7 @@ static const struct klock_op *klock_op(unsigned int cmd)
 
 	if (_IOC_TYPE(cmd) != KLOCK_IOC_MAGIC || _IOC_NR(cmd) >= ARRAY_SIZE(klock_ops))
 		return NULL;
-	op = &klock_ops[_IOC_NR(cmd)];
+	op = &klock_ops[array_index_nospec(_IOC_NR(cmd), ARRAY_SIZE(klock_ops))];
 	return op->cmd && _IOC_DIR(op->cmd) == _IOC_DIR(cmd) ? op : NULL;
 }
 
@@ -191,7 +192,7 @@ static int klock_get_api(struct klock_ioc_api *api)
 static long klock_call(struct klock_client *client, unsigned int cmd, union klock_args *args,
 		       void __user *uarg, size_t usize)
 {
-	struct klock_space *space = client->space;
+	struct klock_space *space = client ? client->space : NULL;
 
 	switch (cmd) {
 	case KLOCK_IOC_GET_API:
@@ -240,11 +241,32 @@ static struct klock_space *klock_client_space(struct klock_client *client)
 	return smp_load_acquire(&client->space);
 }
 
-static noinline long klock_ioctl_any(struct klock_client *client, unsigned int cmd,
-				     void __user *uarg)
+/*
+ * Makes the client with the first call that needs one, not with open(): the memory cgroup
+ * of the caller may make that take long, and all misc devices are opened under one mutex.
+ * Two threads may try; whoever sees the client sees what it was made of.
+ */
+static struct klock_client *klock_client_get(struct file *file)
+{
+	struct klock_client *client = READ_ONCE(file->private_data), *old;
+
+	if (client)
+		return client;
+	client = klock_client_alloc();
+	if (!client)
+		return NULL;
+	old = cmpxchg(&file->private_data, NULL, client);
+	if (!old)
+		return client;
+	klock_client_close(client);
+	return old;
+}
+
+static noinline long klock_ioctl_any(struct file *file, unsigned int cmd, void __user *uarg)
 {
 	const struct klock_op *op = klock_op(cmd);
 	size_t usize = _IOC_SIZE(cmd), ksize;
+	struct klock_client *client = NULL;
 	union klock_args args = {};
 	long ret;
 
@@ -260,6 +282,11 @@ static noinline long klock_ioctl_any(struct klock_client *client, unsigned int c
 	}
 	if (!klock_args_valid(op->cmd, &args))
 		return -EINVAL;
+	if (op->needs) {
+		client = klock_client_get(file);
+		if (!client)
+			return -ENOMEM;
+	}
 	if (op->needs & KLOCK_OP_SPACE && !klock_client_space(client)) {
 		ret = klock_attach_default(client);
 		if (ret)
@@ -276,15 +303,15 @@ static noinline long klock_ioctl_any(struct klock_client *client, unsigned int c
 /* What is done most often first, the same in a shorter way. */
 static long klock_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
-	struct klock_client *client = file->private_data;
+	struct klock_client *client = READ_ONCE(file->private_data);
 	void __user *uarg = (void __user *)arg;
 	union {
 		struct klock_ioc_lock lock;
 		struct klock_ioc_id id;
 	} args;
 
-	if (unlikely(!klock_client_space(client) || !client->writable))
-		return klock_ioctl_any(client, cmd, uarg);
+	if (unlikely(!client || !klock_client_space(client) || !client->writable))
+		return klock_ioctl_any(file, cmd, uarg);
 	switch (cmd) {
 	case KLOCK_IOC_LOCK:
 		if (copy_from_user(&args.lock, uarg, sizeof(args.lock)))
@@ -299,23 +326,20 @@ static long klock_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 			return -EINVAL;
 		return klock_unlock(client, args.id.id);
 	default:
-		return klock_ioctl_any(client, cmd, uarg);
+		return klock_ioctl_any(file, cmd, uarg);
 	}
 }
 
 static int klock_open(struct inode *inode, struct file *file)
 {
-	struct klock_client *client = klock_client_alloc();
-
-	if (!client)
-		return -ENOMEM;
-	file->private_data = client;
+	file->private_data = NULL;	/* until klock_client_get(); the device was there */
 	return 0;
 }
 
 static int klock_close(struct inode *inode, struct file *file)
 {
-	klock_client_close(file->private_data);
+	if (file->private_data)
+		klock_client_close(file->private_data);
 	return 0;
 }
 

@@ -390,12 +390,12 @@ static u32 klock_show_line(struct seq_file *m, const struct klock_client *client
 	return n;
 }
 
-/* /proc/PID/fdinfo of a client, which lives as long as this runs. */
+/* /proc/PID/fdinfo of a client, which lives as long as this runs, if it has been made yet. */
 void klock_show_fdinfo(struct seq_file *m, struct file *file)
 {
-	const struct klock_client *client = file->private_data;
+	const struct klock_client *client = READ_ONCE(file->private_data);
 	/* Pairs with the release in klock_attach(). */
-	struct klock_space *space = smp_load_acquire(&client->space);
+	struct klock_space *space = client ? smp_load_acquire(&client->space) : NULL;
 	u32 held;
 
 	if (!space) {

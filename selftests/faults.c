@@ -12,7 +12,6 @@
 #include "klock_test.h"
 
 #include <sys/resource.h>
-#include <sys/stat.h>
 
 /*
  * Faults on request
@@ -75,7 +74,7 @@ static const struct kind {
 	{ "nodes of arrays", FAULT("failslab"), "Y", 576 },
 	{ "objects", FAULT("failslab"), "N", 256 },
 	{ "pages", FAULT("fail_page_alloc"), "N", 1 },
-};
+}, *const pages = &kinds[2];
 
 static void put_fault(const struct kind *kind, const char *file, const char *text)
 {
@@ -851,7 +850,7 @@ FIXTURE_VARIANT(calls) {
 
 FIXTURE_VARIANT_ADD(calls, open) {
 	.call = call_open, .undo = close_fd2,
-	.allocations = 3, .copies = 1,
+	.allocations = 1, .copies = 1,
 };
 
 FIXTURE_VARIANT_ADD(calls, close) {
@@ -862,32 +861,32 @@ FIXTURE_VARIANT_ADD(calls, get_api) { .call = call_get_api, .copies = 1 };
 
 FIXTURE_VARIANT_ADD(calls, attach) {
 	.prepare = open_fd2, .call = call_attach, .undo = undo_attach,
-	.copies = 1,
+	.allocations = 2, .copies = 1,
 };
 
 FIXTURE_VARIANT_ADD(calls, attach_by_descriptor) {
 	.prepare = open_fd2, .call = call_attach_fd, .undo = undo_attach,
-	.copies = 1,
+	.allocations = 2, .copies = 1,
 };
 
 FIXTURE_VARIANT_ADD(calls, create) {
 	.prepare = open_fd2, .call = call_create, .undo = undo_create,
-	.allocations = 3, .copies = 1,
+	.allocations = 5, .copies = 1,
 };
 
 FIXTURE_VARIANT_ADD(calls, create_large) {
 	.prepare = open_fd2, .call = call_create_large, .undo = undo_create,
-	.allocations = 15, .copies = 1,
+	.allocations = 17, .copies = 1,
 };
 
 FIXTURE_VARIANT_ADD(calls, create_for_another) {
 	.prepare = open_fd2, .call = call_create_for, .undo = undo_create_for,
-	.allocations = 4, .copies = 1,
+	.allocations = 6, .copies = 1,
 };
 
 FIXTURE_VARIANT_ADD(calls, first_call) {
 	.prepare = open_fd2, .call = call_first_lock, .undo = undo_first_lock,
-	.allocations = 8, .copies = 1,
+	.allocations = 10, .copies = 1,
 };
 
 FIXTURE_VARIANT_ADD(calls, space_fd) {
@@ -1294,6 +1293,52 @@ TEST_F_TIMEOUT(faults, page_of_a_mapping, 60)
 	EXPECT_LT(1, n);
 }
 
+/* Fails for want of each page in turn, and then succeeds: how many pages it had by then. */
+static int fail_by_page(struct __test_metadata *_metadata, struct world *world,
+			int (*call)(struct world *world))
+{
+	int enough = 0, had = 0, ret;
+
+	do {
+		leave(pages, enough);
+		ret = call(world);
+		leave_enough(pages);
+		had += enough++;
+	} while (ret == -ENOMEM);
+	EXPECT_LE(0, ret);
+	return had;
+}
+
+/* What a table that cannot grow has got so far is given back. */
+TEST_F_TIMEOUT(faults, no_page_is_lost, 120)
+{
+	struct world *world = &self->world;
+	char cgroup[CGROUP_PATH_SIZE];
+	int round, had = 0;
+	long before = 0;
+
+	enter_cgroup(cgroup);
+	if (!cgroup[0])
+		SKIP(return, "no memory cgroups");
+	for (round = 0; round < 60; round++) {
+		if (round == 10)
+			before = pages_kib(cgroup);
+		ASSERT_TRUE(open_fd2(world));
+		had += fail_by_page(_metadata, world, call_create_large);
+		ASSERT_TRUE(undo_create(world, LARGE));
+		ASSERT_TRUE(prepare_space(world));
+		had += fail_by_page(_metadata, world, call_grow);
+		ASSERT_TRUE(undo_space(world, 0));
+	}
+	TH_LOG("%d pages were given back", had);
+	EXPECT_LT(1000, had);
+	EXPECT_LT(0, before);
+	EXPECT_TRUE(UNTIL(pages_kib(cgroup) < before + 512)) {
+		TH_LOG("%ld KiB of pages before, %ld KiB now", before, pages_kib(cgroup));
+	}
+	leave_cgroup(cgroup);
+}
+
 /* A process with the client of prepare_close(), mapped, whose exit meets the @n-th. */
 static pid_t exit_with_fault(struct world *world, const atomic_int *n)
 {
@@ -1377,15 +1422,15 @@ FIXTURE_TEARDOWN(insmod)
 }
 
 /* How many faults a load can meet, most of them in the loader of modules. */
-static int count_faults(void)
+static int count_faults(const char *parameters, int expected)
 {
 	const int many = 1000000;
 	int left;
 
 	arm(many);
-	CHECK(load("") == 0);
+	CHECK(load(parameters) == expected);
 	left = disarm();
-	CHECK(unload() == 0);
+	CHECK(expected || unload() == 0);
 	return many - left;
 }
 
@@ -1415,18 +1460,21 @@ static const char *load_with_fault(int n, int *failed)
 }
 
 /*
- * All of them if KLOCK_LONG=1, and else some, chosen at random.
+ * All that the module meets itself; of the loader's all if KLOCK_LONG=1, and else some,
+ * chosen at random.  What is refused by the first line of the module has met the loader's.
  */
 TEST_F_TIMEOUT(insmod, each_in_turn, 600)
 {
-	int faults = count_faults(), failed = 0, tried = 0, n;
+	int loaders = count_faults("max_capacity=0", -EINVAL), faults = count_faults("", 0);
+	int failed = 0, tried = 0, n;
 	unsigned int seed = getenv("SEED") ? atoi(getenv("SEED")) : time(NULL);
 	const char *wrong;
 
-	TH_LOG("%d in all, SEED=%u", faults, seed);
+	TH_LOG("%d in all, %d before the module begins, SEED=%u", faults, loaders, seed);
+	ASSERT_LT(loaders, faults);
 	srandom(seed);
 	for (n = 1; n <= faults; n++) {
-		if (!is_long() && random() % faults >= 50)
+		if (!is_long() && n < loaders && random() % loaders >= 50)
 			continue;
 		wrong = load_with_fault(n, &failed);
 		ASSERT_EQ(NULL, wrong) TH_LOG("the %dth: %s", n, wrong);
