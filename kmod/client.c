@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Clients: one for each open file of the device.
+ * Clients: one for each open file of the device, from its first call on.
  *
  * client->attach_mutex makes one thread of several attach; once client->space
  * is set it never changes, and what else is set before it neither.
@@ -53,14 +53,19 @@ static void klock_client_free_rcu(struct rcu_head *rcu)
  */
 static void klock_detach(struct klock_client *client, struct klock_space *space)
 {
-	u32 nr;
+	unsigned long touched;
+	u32 i, bit;
 
 	/* Nobody has that number any more, nor gets it before the words were searched for it. */
 	xa_cmpxchg(&space->clients, client->token, client, XA_ZERO_ENTRY, 0);
 	smp_mb();	/* pairs with klock_look_held(), wait.c */
-	for_each_set_bit(nr, client->touched, KLOCK_PAGES_MAX) {
-		klock_table_release(space, nr, client->token, client->token);
-		cond_resched();
+	for (i = 0; i < ARRAY_SIZE(client->touched); i++) {
+		touched = READ_ONCE(client->touched[i]);	/* more may come: see klock.h */
+		for_each_set_bit(bit, &touched, BITS_PER_LONG) {
+			klock_table_release(space, i * BITS_PER_LONG + bit, client->token,
+					    client->token);
+			cond_resched();
+		}
 	}
 	xa_erase(&space->clients, client->token);
 	smp_mb__before_atomic();	/* who sees it gone sees what it released */
@@ -286,13 +291,14 @@ int klock_attach(struct klock_client *client, const struct klock_ioc_attach *arg
 	if (mutex_lock_killable(&client->attach_mutex))
 		return -EINTR;
 	if (!client->space) {
+		put_pid(client->pid);	/* of an attempt that failed */
+		client->pid = get_pid(task_tgid(current));
 		client->writable = !(args->flags & KLOCK_ATTACH_READONLY);
 		client->errorcheck = args->flags & KLOCK_ATTACH_ERRORCHECK;
 		space = args->flags & KLOCK_ATTACH_FD ? klock_attach_fd(client, args) :
 							klock_attach_name(client, args);
 	}
 	if (!IS_ERR(space)) {
-		client->pid = get_pid(task_tgid(current));
 		/* Last: who sees it uses the rest without a lock. */
 		smp_store_release(&client->space, space);
 	}

@@ -41,6 +41,7 @@ static DEFINE_MUTEX(klock_quota_mutex);
 static DEFINE_HASHTABLE(klock_users, 8);
 static struct klock_user klock_all_users;
 
+/* The limits may be written meanwhile: each is read once, the old or the new one. */
 static bool klock_over_quota(const struct klock_user *user, u32 spaces, u32 locks)
 {
 	return (spaces && (user->spaces + spaces > READ_ONCE(max_spaces_per_user) ||

@@ -206,8 +206,9 @@ static int klock_allocate_locked(struct klock_space *space, const struct klock_i
 		return -EEXIST;
 	if (bitmap_full(page->allocated, KLOCK_WORDS_PER_PAGE))
 		__set_bit(id / KLOCK_WORDS_PER_PAGE, space->full);
-	if (!space->allocated++ && klock_pin)
+	if (!space->allocated && klock_pin)
 		__module_get(THIS_MODULE);
+	WRITE_ONCE(space->allocated, space->allocated + 1);
 	return id;
 }
 
@@ -239,7 +240,7 @@ static void klock_unpin(struct klock_space *space, u32 allocated)
 {
 	if (space->allocated && !allocated && klock_pin)
 		module_put(THIS_MODULE);
-	space->allocated = allocated;
+	WRITE_ONCE(space->allocated, allocated);
 }
 
 static int klock_free_locked(struct klock_space *space, u32 id)
@@ -268,11 +269,15 @@ int klock_free(struct klock_space *space, u32 id)
 
 void klock_free_all_locked(struct klock_space *space)
 {
-	u32 nr;
+	struct klock_page *page;
+	u32 nr, i;
 
 	lockdep_assert_held(&space->mutex);
-	for (nr = 0; nr < space->nr_pages; nr++)
-		bitmap_zero(klock_page_nr(space, nr)->allocated, KLOCK_WORDS_PER_PAGE);
+	for (nr = 0; nr < space->nr_pages; nr++) {
+		page = klock_page_nr(space, nr);
+		for (i = 0; i < ARRAY_SIZE(page->allocated); i++)
+			WRITE_ONCE(page->allocated[i], 0);	/* not in one go: see klock.h */
+	}
 	bitmap_zero(space->full, KLOCK_PAGES_MAX);
 	klock_unpin(space, 0);
 }
