@@ -52,6 +52,8 @@
 #define HANG		(30 * NSEC_PER_SEC)
 #define QUIET_EVERY	(150 * NSEC_PER_MSEC)
 
+#define ENOUGH		(4 * slowness())	/* seconds, for all that a case is about to happen */
+
 /* So often nobody is seen to sleep beside a free lock: who has freed it is about to wake him. */
 #define ASLEEP		200
 
@@ -138,6 +140,8 @@ struct world {
 	atomic_uint birth;		/* removals done before it was made */
 	atomic_bool removed;		/* for certain */
 	atomic_uint leaks;		/* ids that died with an actor, perhaps allocated */
+	atomic_uint told;		/* how often one was told that the last holder died */
+	struct klock_space_info last;	/* at the last quiet point; the supervisor's */
 	struct times resizes;
 	struct truth lock[LOCKS];
 	atomic_uchar allocated[CAPACITY];
@@ -690,6 +694,7 @@ static int take(struct me *me, unsigned int s, unsigned int i, const struct way 
 		me->actor->count[CYCLES] += ret == -EDEADLK;
 		return ret;
 	}
+	world->told += ret;
 	/* Nothing that orders memory is between the lock and what it guards. */
 	guarded[0] = atomic_load_explicit(&truth->guarded[0], memory_order_relaxed);
 	guarded[1] = atomic_load_explicit(&truth->guarded[1], memory_order_relaxed);
@@ -1445,6 +1450,31 @@ static unsigned int clients_of(unsigned int s, const struct world *world)
 	return n + 1;	/* the supervisor's */
 }
 
+/* What is counted of a space since it was made. */
+static bool counters_agree(unsigned int s, struct world *world, const struct klock_space_info *info)
+{
+	const struct klock_space_info *last = &world->last;
+	unsigned int breaks = 0, i;
+
+	for (i = 0; i < LOCKS; i++)
+		breaks += world->lock[i].breaks;
+	/* Some that wait give up; and who dies with what it is told tells nobody. */
+	AGREE(info->waited + info->waiting <= info->waits,
+	      "space %u: %ju waits, %ju had the lock, %u wait", s, (uintmax_t)info->waits,
+	      (uintmax_t)info->waited, info->waiting);
+	AGREE(world->told <= info->deaths + breaks, "space %u: %ju deaths, %u breaks, %u told", s,
+	      (uintmax_t)info->deaths, breaks, world->told);
+	AGREE(!info->passed == !info->max_passed && info->max_passed <= info->passed,
+	      "space %u: passed %ju times, one %ju", s, (uintmax_t)info->passed,
+	      (uintmax_t)info->max_passed);
+	MUST(&supervisor, info->waits >= last->waits && info->waited >= last->waited &&
+	     info->passed >= last->passed && info->max_passed >= last->max_passed &&
+	     info->longest_wait >= last->longest_wait && info->deaths >= last->deaths,
+	     "space %u: a counter went down", s);
+	world->last = *info;
+	return true;
+}
+
 /* Whether all that klock tells of a space is what the oracle says. */
 static bool space_agrees(unsigned int s)
 {
@@ -1481,6 +1511,8 @@ static bool space_agrees(unsigned int s)
 	      info.waiting, info.allocated, held, waiting, allocated);
 	AGREE(info.clients == clients_of(s, watch->world), "space %u: %u clients, not %u", s,
 	      clients_of(s, watch->world), info.clients);
+	if (!counters_agree(s, watch->world, &info))
+		return false;
 	if (info.max_passed > arena->max_passed)
 		arena->max_passed = info.max_passed;
 	MUST(&supervisor, info.max_passed <= max_passed,
@@ -1744,8 +1776,27 @@ static void show_space(unsigned int s)
 	klock_space_close(space);
 }
 
-static void show_counts(double seconds)
+/* Whether a case must come to that, if it has some seconds. */
+static bool must_come(enum count what)
 {
+	switch (what) {
+	case CYCLES:
+		return arena->mix->cycles;
+	case BROKEN:
+		return arena->mix->breaks;
+	case RESIZED:
+		return arena->mix->resizes;
+	case REMOVED:
+		return arena->mix->removals;
+	default:
+		return true;
+	}
+}
+
+/* False: something that the case is about did not happen. */
+static bool show_counts(double seconds)
+{
+	bool all = true;
 	unsigned int nr, c;
 
 	printf("# in %.1f s:", seconds);
@@ -1755,8 +1806,10 @@ static void show_counts(double seconds)
 		for (nr = 0; nr < ACTORS; nr++)
 			sum += arena->actor[nr].count[c];
 		printf("%s %lu %s", c ? "," : "", sum, count_name[c]);
+		all &= sum || !must_come(c);
 	}
 	printf(", a waiter passed %ju times\n", (uintmax_t)arena->max_passed);
+	return all;
 }
 
 /* The supervisor ends a case that failed. */
@@ -1800,7 +1853,11 @@ static bool run_case(const struct mixture *mix, uint64_t seed, unsigned int seco
 	if (!pid)
 		supervise(seconds);
 	status = reap(pid);
-	show_counts((double)(now_ns(CLOCK_MONOTONIC) - begun) / NSEC_PER_SEC);
+	if (!show_counts((double)(now_ns(CLOCK_MONOTONIC) - begun) / NSEC_PER_SEC) &&
+	    (int)seconds >= ENOUGH && !status) {
+		ksft_print_msg("something did not happen at all\n");
+		status = 1;
+	}
 	if (status)
 		ksft_print_msg("replay: torture --seed %ju --case %td\n", (uintmax_t)seed,
 			       mix - mixtures);
