@@ -37,7 +37,6 @@
 #include <setjmp.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
-#include <sys/stat.h>
 #include <sys/time.h>
 
 #define WORKERS		2
@@ -1132,15 +1131,17 @@ static void run_calls(void)
 	}
 }
 
+/* Less and less often: who does nothing but take signals does not come to its end. */
 static void end_threads(void)
 {
+	uint64_t pause = NSEC_PER_MSEC / 10;
 	unsigned int i;
 
 	for (i = 1; i < THREADS; i++)
-		while (threads[i].todo) {
+		for (; threads[i].todo; pause = MIN(2 * pause, 5 * NSEC_PER_MSEC)) {
 			if (threads[i].tid)
 				syscall(SYS_tgkill, getpid(), threads[i].tid, SIGUSR1);
-			nap();
+			nap_for(pause);
 		}
 }
 
@@ -1425,6 +1426,31 @@ static void show_child(void)
 		closedir(tasks);
 }
 
+/* Whether each processor still has a timer: an emulator may lose it. */
+static void show_processors(void)
+{
+	int cpu, status;
+	cpu_set_t one;
+	uint64_t end;
+	pid_t pid;
+
+	for (cpu = 0; cpu < sysconf(_SC_NPROCESSORS_ONLN); cpu++) {
+		CPU_ZERO(&one);
+		CPU_SET(cpu, &one);
+		pid = spawn();
+		if (!pid) {
+			CHECK(!sched_setaffinity(0, sizeof(one), &one));
+			nap();
+			_exit(0);
+		}
+		end = now_ns(CLOCK_MONOTONIC) + 5 * NSEC_PER_SEC;
+		for (status = -1; status && now_ns(CLOCK_MONOTONIC) < end; sched_yield())
+			waitpid(pid, &status, WNOHANG);
+		printf("# a sleep on processor %d %s\n", cpu, status ? "does not end" : "ended");
+		kill(pid, SIGKILL);
+	}
+}
+
 /* Waits until the child has run the program, or is dead. */
 static void await(const struct program *program)
 {
@@ -1437,6 +1463,7 @@ static void await(const struct program *program)
 		MUST(errno == EINTR, "poll: %s", strerror(errno));
 	if (!ret) {
 		show_child();
+		show_processors();
 		kill(-child, SIGKILL);
 	}
 	if (!ret || !(fds[0].revents & POLLIN)) {
