@@ -245,6 +245,20 @@ static inline long long get_number(const char *path, const char *word)
 	return number ? atoll(number) : -1;
 }
 
+/* Whether a thread does, and is not about to run. */
+static inline bool sleeps(pid_t pid, pid_t tid)
+{
+	char name[64], line[128], *state;
+	FILE *file;
+
+	snprintf(name, sizeof(name), "/proc/%d/task/%d/stat", pid, tid);
+	file = fopen(name, "re");
+	state = file && fgets(line, sizeof(line), file) ? strchr(line, ')') : NULL;
+	if (file)
+		fclose(file);
+	return state && state[2] == 'S';
+}
+
 #define CGROUPS "/sys/fs/cgroup/"
 #define CGROUP_PATH_SIZE 64
 

@@ -462,7 +462,9 @@ static struct agent enlist_waiter(const SELF *self, uint32_t id)
 
 	klock_put(lock);
 	tell_lock(&agent, fd, id);
-	if (fd < 0 || !is_waited_for(self->space, id, before + 1))
+	/* One that does not sleep yet may take the lock before its release has been told of. */
+	if (fd < 0 || !is_waited_for(self->space, id, before + 1) ||
+	    !UNTIL(sleeps(agent.pid, agent.pid)))
 		abort();
 	return agent;
 }

@@ -1582,20 +1582,16 @@ TEST_F(space, new_space_of_a_removed_name)
 	EXPECT_EQ(KLOCK_STATUS_HELD | KLOCK_STATUS_MINE, look(fd, 0).flags);
 }
 
-/* Whether an agent that was told to wait for a lock sleeps in there. */
-static bool sleeps(const struct agent *agent)
+/*
+ * Whether an agent that was told to wait for a lock sleeps in there.  It sleeps, too, when
+ * it has answered and waits for the next order.
+ */
+static bool sleeps_there(const struct agent *agent)
 {
-	char path[64], state = 0, answer;
-	FILE *file;
+	char answer;
 
-	snprintf(path, sizeof(path), "/proc/%d/stat", agent->pid);
-	file = fopen(path, "re");
-	if (!file || fscanf(file, "%*d %*[^)]) %c", &state) != 1)
-		fprintf(stderr, "# %s: %s\n", path, strerror(errno));
-	if (file)
-		fclose(file);
-	/* It sleeps, too, when it has answered and waits for the next order. */
-	return state == 'S' && recv(agent->sock, &answer, 1, MSG_PEEK | MSG_DONTWAIT) < 0;
+	return sleeps(agent->pid, agent->pid) &&
+	       recv(agent->sock, &answer, 1, MSG_PEEK | MSG_DONTWAIT) < 0;
 }
 
 /*
@@ -1622,7 +1618,7 @@ TEST_F(space, name_is_free_when_the_old_space_is_over)
 		ASSERT_EQ((int)unheld, raw_ioctl(old, KLOCK_IOC_ALLOCATE, &allocate));
 		ASSERT_EQ(0, raw_lock(old, held, 0, 0));
 		tell_lock(&waiter, theirs, held);
-		ASSERT_TRUE(UNTIL(look(old, held).waiters == 1 && sleeps(&waiter)));
+		ASSERT_TRUE(UNTIL(look(old, held).waiters == 1 && sleeps_there(&waiter)));
 		pid = spawn();
 		if (!pid)
 			_exit(-raw_remove(self->name, KLOCK_REMOVE_FORCE));
@@ -1631,7 +1627,7 @@ TEST_F(space, name_is_free_when_the_old_space_is_over)
 			fd = raw_attach(self->name, KLOCK_ATTACH_CREATE | KLOCK_ATTACH_EXCL, 1);
 		while (fd == -EEXIST);
 		taken = raw_lock(old, unheld, KLOCK_LOCK_TRY, 0);
-		asleep = sleeps(&waiter);
+		asleep = sleeps_there(&waiter);
 		EXPECT_EQ(0, look(old, unheld).flags);
 		EXPECT_EQ(-ESTALE, taken);
 		EXPECT_FALSE(asleep);

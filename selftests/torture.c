@@ -1521,19 +1521,6 @@ static bool space_agrees(unsigned int s)
 	return true;
 }
 
-static bool sleeps(pid_t pid, pid_t tid)
-{
-	char name[64], line[128], *state;
-	FILE *file;
-
-	snprintf(name, sizeof(name), "/proc/%d/task/%d/stat", pid, tid);
-	file = fopen(name, "re");
-	state = file && fgets(line, sizeof(line), file) ? strchr(line, ')') : NULL;
-	if (file)
-		fclose(file);
-	return state && state[2] == 'S';
-}
-
 /* The lock is free, and the thread is the first of those that wait for it. */
 static bool is_next(struct klock *lock, pid_t tid)
 {
