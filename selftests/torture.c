@@ -52,7 +52,7 @@
 #define HANG		(30 * NSEC_PER_SEC)
 #define QUIET_EVERY	(150 * NSEC_PER_MSEC)
 
-#define ENOUGH		(4 * slowness())	/* seconds, for all that a case is about to happen */
+#define ENOUGH		(4 * slowness())	/* seconds, for what a case is about to happen */
 
 /* So often nobody is seen to sleep beside a free lock: who has freed it is about to wake him. */
 #define ASLEEP		200
