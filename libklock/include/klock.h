@@ -300,7 +300,8 @@ int klock_lock(struct klock *lock);
  *
  * Returns what klock_lock() does.
  *
- * Errors: those of klock_lock() but -EDEADLK, and -EBUSY (it is held, by whomever).
+ * Errors: those of klock_lock() but -EDEADLK, and -EBUSY (it is held, by whomever, or a
+ * resize that is under way keeps from finding out whether it is there).
  */
 int klock_trylock(struct klock *lock);
 
