@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Clients: one for each open file of the device, from its first call on.
+ * Clients: one for each open file of the device, from the first call on that needs one.
  *
  * client->attach_mutex makes one thread of several attach; once client->space
  * is set it never changes, and what else is set before it neither.

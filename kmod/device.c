@@ -6,6 +6,9 @@
  * or written: arguments are read before a call begins and results are written
  * when it has ended.  What changes something returns its result as the value of
  * the ioctl, so that it cannot happen and then fail to say so.
+ *
+ * file->private_data is the client of an open file: NULL until the first call that
+ * needs one, then set once, by a swap, and read without a lock.
  */
 #include <linux/compat.h>
 #include <linux/miscdevice.h>

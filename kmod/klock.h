@@ -20,11 +20,11 @@
  * removed, and one for the memory of each attached client.  Its words and their
  * pages live as long, whatever its capacity.
  *
- * struct klock_client is one open file.  It is attached to a space at most
- * once, for good: client->space is set once and read without a lock.  Others
- * find it by its token in space->clients, under RCU.  It ends with the file;
- * its memory has a reference count: one for the file, one for its space
- * descriptor, which mappings keep.
+ * struct klock_client is one open file, from the first call on that needs it.  It is
+ * attached to a space at most once, for good: client->space is set once and read
+ * without a lock.  Others find it by its token in space->clients, under RCU.  It ends
+ * with the file; its memory has a reference count: one for the file, one for its
+ * space descriptor, which mappings keep.
  *
  * struct klock_queue exists for a lock while somebody waits for it, while an
  * errorcheck thread holds it, or while a call looks at it.  It is found by its

@@ -1318,9 +1318,10 @@ TEST_F_TIMEOUT(faults, no_page_is_lost, 120)
 	int round, had = 0;
 	long before = 0;
 
-	enter_cgroup(cgroup);
+	make_cgroup(cgroup);
 	if (!cgroup[0])
 		SKIP(return, "no memory cgroups");
+	enter_cgroup(cgroup);
 	for (round = 0; round < 60; round++) {
 		if (round == 10)
 			before = pages_kib(cgroup);

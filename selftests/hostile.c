@@ -49,6 +49,17 @@ static int attach_to(uid_t uid, const char *name, uint32_t flags)
 	return do_attach(&order);
 }
 
+/* A new space that all may write, and map: an agent's descriptor, or -errno. */
+static int make_mappable_by(const struct agent *agent, const char *name)
+{
+	struct klock_ioc_attach attach = named(name, KLOCK_ATTACH_CREATE | KLOCK_ATTACH_EXCL);
+
+	attach.capacity = LOCKS;
+	attach.mode = 0666;
+	attach.space_flags = KLOCK_SPACE_MAPPABLE;
+	return attach_by(agent, &attach);
+}
+
 static int remove_of(uid_t uid, const char *name)
 {
 	struct klock_ioc_remove remove = {
@@ -879,20 +890,17 @@ static void expect_interrupted(struct __test_metadata *_metadata, int fd, uint32
  */
 TEST_F_TIMEOUT(caged, who_hides_a_lock_slowly_is_not_waited_for, 60)
 {
-	struct klock_ioc_attach attach = named(self->name, KLOCK_ATTACH_CREATE | KLOCK_ATTACH_EXCL);
 	struct klock_ioc_resize resize = { .capacity = KLOCK_CAPACITY_MAX };
 	int fd, theirs[2], i;
 	struct mapper m;
 
 	if (!self->able)
 		SKIP(return, "no memory cgroups");
-	attach.capacity = LOCKS;
-	attach.mode = 0666;
-	attach.space_flags = KLOCK_SPACE_MAPPABLE;
-	fd = attach_by(&self->evil, &attach);
-	ASSERT_LE(0, fd);
-	if (!map_client(&m, attach_to(EVIL, self->name, 0)))
+	if (!words_can_be_mapped())
 		SKIP(return, "words cannot be mapped here");
+	fd = make_mappable_by(&self->evil, self->name);
+	ASSERT_LE(0, fd);
+	ASSERT_TRUE(map_client(&m, attach_to(EVIL, self->name, 0)));
 	for (i = 0; i < 2; i++) {
 		theirs[i] = open_uid_by(&self->victim, EVIL, self->name,
 					i ? KLOCK_ATTACH_ERRORCHECK : 0);
@@ -1367,7 +1375,6 @@ static void expect_no_hang(struct __test_metadata *_metadata, struct storm *stor
 /* Every call ends, the victim's too; kills work, closes end, and so does the space. */
 TEST_F_TIMEOUT(load, who_scribbles_stops_nobody, 120)
 {
-	struct klock_ioc_attach attach = named(self->name, KLOCK_ATTACH_CREATE);
 	struct storm *storm = shared(sizeof(*storm));
 	char private[KLOCK_NAME_SIZE];
 	pid_t raging, victim[CALLERS], aside;
@@ -1377,10 +1384,7 @@ TEST_F_TIMEOUT(load, who_scribbles_stops_nobody, 120)
 
 	if (!words_can_be_mapped())
 		SKIP(return, "words cannot be mapped here");
-	attach.capacity = LOCKS;
-	attach.mode = 0666;
-	attach.space_flags = KLOCK_SPACE_MAPPABLE;
-	fd = attach_by(&self->victim, &attach);
+	fd = make_mappable_by(&self->victim, self->name);
 	ASSERT_LE(0, fd);
 	token = token_by(&self->victim, fd);
 	ASSERT_NE(0, token);

@@ -262,18 +262,24 @@ static inline bool sleeps(pid_t pid, pid_t tid)
 #define CGROUPS "/sys/fs/cgroup/"
 #define CGROUP_PATH_SIZE 64
 
-/* Moves this process to a new memory cgroup, "": there are none here, or it is not root. */
-static inline void enter_cgroup(char path[CGROUP_PATH_SIZE])
+/* Makes a memory cgroup, for nobody yet; "": there are none here, or this is not root. */
+static inline void make_cgroup(char path[CGROUP_PATH_SIZE])
 {
-	char file[CGROUP_PATH_SIZE + 16];
-
 	path[0] = '\0';
 	if (geteuid() || access(CGROUPS "cgroup.controllers", F_OK) ||
 	    !write_file(CGROUPS "cgroup.subtree_control", "+memory"))
 		return;
 	snprintf(path, CGROUP_PATH_SIZE, CGROUPS "klock-%d", getpid());
+	CHECK(!mkdir(path, 0700));
+}
+
+/* Moves this process there, if there is one. */
+static inline void enter_cgroup(const char *path)
+{
+	char file[CGROUP_PATH_SIZE + 16];
+
 	snprintf(file, sizeof(file), "%s/cgroup.procs", path);
-	CHECK(!mkdir(path, 0700) && write_file(file, "0"));
+	CHECK(!path[0] || write_file(file, "0"));
 }
 
 /* Moves it back; nobody else is there any more. */

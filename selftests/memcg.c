@@ -11,7 +11,7 @@
 #define MIB	(1 << 20)
 
 FIXTURE(memcg) {
-	char dir[64];
+	char dir[CGROUP_PATH_SIZE];
 	char name[KLOCK_NAME_SIZE];
 	struct outcome *outcome;
 };
@@ -44,24 +44,21 @@ static long long charged(const FIXTURE_DATA(memcg) *self)
 static void enter(const FIXTURE_DATA(memcg) *self)
 {
 	struct rlimit files = { 8192, 8192 };
-	char path[128];
 	cpu_set_t one;
 
 	CPU_ZERO(&one);
 	CPU_SET(0, &one);
 	CHECK(sched_setaffinity(0, sizeof(one), &one) == 0);
 	CHECK(setrlimit(RLIMIT_NOFILE, &files) == 0);
-	snprintf(path, sizeof(path), "%s/cgroup.procs", self->dir);
-	CHECK(write_file(path, "0"));
+	enter_cgroup(self->dir);
 }
 
 FIXTURE_SETUP(memcg)
 {
-	if (geteuid() || !write_file(CGROUPS "cgroup.subtree_control", "+memory"))
+	make_cgroup(self->dir);
+	if (!self->dir[0])
 		SKIP(return, "not root, or no memory controller in " CGROUPS);
 	SPACE_NAME(self->name);
-	snprintf(self->dir, sizeof(self->dir), CGROUPS "klock-%d", getpid());
-	ASSERT_EQ(0, mkdir(self->dir, 0700));
 	self->outcome = shared(sizeof(*self->outcome));
 }
 

@@ -70,6 +70,7 @@ FIXTURE_SETUP(scale)
 
 	if (setrlimit(RLIMIT_NOFILE, &files))
 		SKIP(return, "not root");
+	make_cgroup(cgroup);
 	enter_cgroup(cgroup);
 }
 

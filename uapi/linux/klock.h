@@ -301,9 +301,9 @@ struct klock_ioc_id {
  * Waits until it has the lock.  A signal ends the wait with ERESTARTSYS: the
  * call is restarted, or fails with EINTR, as sigaction() says.
  *
- * Errors: EBUSY (also: a resize keeps from finding out whether there is such a lock),
- * ETIMEDOUT, EINTR, ENOMEM (nothing to wait with, or, errorcheck
- * only, to note the thread in), EDEADLK (errorcheck only: the thread has it
+ * Errors: EBUSY (TRY: somebody has it, or a resize that is under way keeps from finding
+ * out whether it is there), ETIMEDOUT, EINTR, ENOMEM (nothing to wait with, or,
+ * errorcheck only, to note the thread in), EDEADLK (errorcheck only: the thread has it
  * already, or a cycle of up to 1024 waiting threads would close; also if @deadline is
  * past), EINVAL (also: @id is not below the capacity), ESTALE (the space was removed).
  */
