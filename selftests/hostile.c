@@ -1167,6 +1167,52 @@ static void list_spaces(const char *name, atomic_uint *begun)
 		CHECK(raw_ioctl(fd, KLOCK_IOC_LIST_SPACES, &spaces) > 0);
 }
 
+/* Of who has touched all locks; a holder of as many as the line has room for. */
+static void read_fdinfo(const char *name, atomic_uint *begun)
+{
+	struct mapper m;
+	char path[64], text[4096];
+	int fd;
+
+	CHECK(map_space(&m, name, 0, 0));
+	for (uint32_t id = 0; id < KLOCK_CAPACITY_MAX; id++)
+		m.words[id] = m.token;
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", m.fd);
+	for (;; ++*begun) {
+		fd = open(path, O_RDONLY);
+		CHECK(fd >= 0 && read(fd, text, sizeof(text)) > 0);
+		close(fd);
+	}
+}
+
+static void break_all(const char *name, atomic_uint *begun)
+{
+	int other = raw_attach(name, 0, 0), fd = raw_attach(name, 0, 0);
+
+	for (;; ++*begun) {
+		for (uint32_t id = 0; id < LOCKS; id++)
+			CHECK(raw_lock(other, id, KLOCK_LOCK_TRY, 0) >= 0);
+		for (uint32_t id = 0; id < LOCKS; id++)
+			CHECK(raw_break(fd, id, 0) == 0);
+	}
+}
+
+/* The highest id, so that there are all pages to look through. */
+static void free_all(const char *name, atomic_uint *begun)
+{
+	int fd = raw_attach(name, 0, 0);
+
+	for (;; ++*begun) {
+		struct klock_ioc_allocate allocate = {
+			.flags = KLOCK_ALLOCATE_ID, .id = KLOCK_CAPACITY_MAX - 1,
+		};
+		struct klock_ioc_id all = {};
+
+		CHECK(raw_ioctl(fd, KLOCK_IOC_ALLOCATE, &allocate) == KLOCK_CAPACITY_MAX - 1);
+		CHECK(raw_ioctl(fd, KLOCK_IOC_FREE_ALL, &all) == 0);
+	}
+}
+
 static void grow_and_shrink(const char *name, atomic_uint *begun)
 {
 	int fd = raw_attach(name, 0, 0);
@@ -1198,6 +1244,9 @@ static const struct {
 	{ "list_entries_of_a_page", list_entries_of_a_page },
 	{ "count_all", count_all },
 	{ "list_spaces", list_spaces },
+	{ "read_fdinfo", read_fdinfo },
+	{ "break_all", break_all },
+	{ "free_all", free_all },
 	{ "grow_and_shrink", grow_and_shrink },
 	{ "make_and_remove", make_and_remove },
 };

@@ -434,6 +434,69 @@ TEST_F_TIMEOUT(list, who_is_looked_at_may_be_gone, 60)
 	}
 }
 
+#define IDS	4U
+
+static void allocate_again_and_again(const char *name)
+{
+	int fd = raw_attach(name, 0, 0);
+	uint32_t i;
+
+	for (i = 0; ; i++) {
+		struct klock_ioc_allocate allocate = {};
+		struct klock_ioc_id all = {}, one = {};
+		int id = raw_ioctl(fd, KLOCK_IOC_ALLOCATE, &allocate);
+
+		CHECK(id == 0 || id == 1);
+		one.id = id;
+		if (i % IDS)
+			raw_ioctl(fd, KLOCK_IOC_FREE, &one);	/* unless the other was first */
+		else
+			CHECK(raw_ioctl(fd, KLOCK_IOC_FREE_ALL, &all) == 0);
+	}
+}
+
+/* Two allocate one each, so that no other id than the first two is ever to be seen. */
+static void count_again_and_again(const char *name, atomic_uint *seen)
+{
+	struct klock_ioc_status status[IDS];
+	int fd = raw_attach(name, 0, 0), i, n;
+
+	for (;;) {
+		struct klock_ioc_list list = {
+			.entries = (uintptr_t)status, .count = IDS, .entry_size = sizeof(status[0]),
+		};
+
+		n = raw_ioctl(fd, KLOCK_IOC_LIST, &list);
+		CHECK(n >= 0 && n <= 2 && raw_info(fd).allocated <= 2);
+		for (i = 0; i < n; i++)
+			CHECK(status[i].id < 2 && !(status[i].flags & ~KLOCK_STATUS_ALLOCATED));
+		*seen += n;
+	}
+}
+
+/* Lists, counts and what is allocated, while that changes. */
+TEST_F_TIMEOUT(list, who_allocates_is_looked_at, 60)
+{
+	uint64_t end = now_ns(CLOCK_MONOTONIC) + 2 * NSEC_PER_SEC;
+	atomic_uint *seen = shared(sizeof(*seen));
+	pid_t pid[4];
+	int i;
+
+	for (i = 0; i < 4; i++) {
+		pid[i] = spawn();
+		if (pid[i])
+			continue;
+		if (i < 2)
+			allocate_again_and_again(self->name);
+		else
+			count_again_and_again(self->name, seen);
+	}
+	EXPECT_TRUE(UNTIL(now_ns(CLOCK_MONOTONIC) > end && *seen > 1000));
+	for (i = 0; i < 4; i++) {
+		EXPECT_EQ(-SIGKILL, slay(pid[i]));
+	}
+}
+
 /* waiters and waiting_since: of the first in the queue. */
 TEST_F(list, waiting_since)
 {

@@ -233,6 +233,33 @@ TEST_F(module, not_kept_by_spaces)
 	EXPECT_EQ(-ENOENT, klock_space_remove("one", 0));
 }
 
+/* Nor do words that were written over: of waiters that are not there, of nobody's client. */
+TEST_F(module, not_kept_by_words)
+{
+	char name[KLOCK_NAME_SIZE];
+	struct mapper m;
+	unsigned int i;
+
+	SPACE_NAME(name);
+	ASSERT_EQ(0, load(""));
+	if (!words_can_be_mapped())
+		SKIP(return, "words cannot be mapped here");
+	ASSERT_TRUE(map_space(&m, name, KLOCK_ATTACH_CREATE, 8));
+	const uint64_t word[] = {
+		KLOCK_WORD_WAITERS, m.token | KLOCK_WORD_WAITERS, m.token + 1, KLOCK_WORD_NONE,
+		KLOCK_WORD_DIED, ~0ULL, (m.token + 1) | KLOCK_WORD_WAITERS | KLOCK_WORD_DIED,
+		1ULL << KLOCK_WORD_TID_SHIFT,
+	};
+	for (i = 0; i < ARRAY_SIZE(word); i++) {
+		m.words[i] = word[i];
+		raw_lock(m.fd, i, KLOCK_LOCK_DEADLINE, now_ns(CLOCK_MONOTONIC) + NSEC_PER_MSEC);
+		m.words[i] = word[i];
+	}
+	unmap_space(&m);
+	EXPECT_EQ(0, unload());
+	EXPECT_TRUE(gone());
+}
+
 TEST_F(module, pinned_until_free)
 {
 	ASSERT_EQ(0, load("pin=1"));
