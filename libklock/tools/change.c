@@ -32,7 +32,7 @@ static int allocate(struct klock_space *space, struct klock **lock)
 	else if (ret == -EEXIST)
 		complain("lock %" PRIu32 " of %s is allocated already", opt.id, space_name());
 	else if (ret == -EINVAL)
-		ret = get_lock(space, opt.id, lock);	/* which says why */
+		complain("%s has no lock %" PRIu32, space_name(), opt.id);
 	else if (ret)
 		failed(space_name(), ret);
 	return ret;

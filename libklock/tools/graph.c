@@ -194,7 +194,7 @@ static size_t collect_ends(struct graph *graph, struct ends *ends, bool threads)
 }
 
 /* Drops waits for somebody who does not wait, or by one for whom nobody waits, until none is. */
-static void mark_cycles(struct graph *graph, bool threads)
+static void mark_cycles_of(struct graph *graph, bool threads)
 {
 	struct ends *ends = xrealloc(NULL, 2 * graph->nr_waits, sizeof(*ends)), *from, *to;
 	size_t n = collect_ends(graph, ends, threads), i;
@@ -223,9 +223,16 @@ static void mark_cycles(struct graph *graph, bool threads)
 	free(ends);
 }
 
+static void mark_cycles(struct graph *graph)
+{
+	mark_cycles_of(graph, true);
+	mark_cycles_of(graph, false);
+}
+
 /*
  * What the holder of a lock waits for, if it does: its very thread, or else another one of
- * the process; @on_cycle: only on a cycle.
+ * the process, but not for what the process itself holds, which it may release; @on_cycle:
+ * only on a cycle.
  */
 static struct wait *next_wait(struct graph *graph, const struct node *node, bool on_cycle)
 {
@@ -240,7 +247,7 @@ static struct wait *next_wait(struct graph *graph, const struct node *node, bool
 			continue;
 		if (wait->who.tid == status->tid)
 			return wait;
-		if (!other)
+		if (!other && graph->nodes[wait->node].status.pid != status->pid)
 			other = wait;
 	}
 	return other;
@@ -464,8 +471,7 @@ int cmd_graph(int argc, char **argv)
 	(void)argv;
 	if (read_graph(&graph, opt.all))
 		return EXIT_FAILURE;
-	mark_cycles(&graph, true);
-	mark_cycles(&graph, false);
+	mark_cycles(&graph);
 	if (opt.dot)
 		print_dot(&graph);
 	else
@@ -496,8 +502,8 @@ const struct column why_columns[] = {
 		"what the thread does: running, sleeping, stopped..." },
 	[WHY_TIME] = { "TIME", "time_ns", NUMBER, true,
 		"held for at least so long, waits for so long" },
-	[WHY_CYCLE] = { "CYCLE", "cycle", BOOLEAN, false,
-		"whether what this holder waits for was seen before" },
+	[WHY_CYCLE] = { "CYCLE", "cycle", STRING, false,
+		"of what this holder waits for, if that is above: as of graph" },
 	{ 0 }
 };
 
@@ -508,7 +514,7 @@ struct why_row {
 	uint32_t pid, tid;
 	uint64_t since;
 	const struct wait *next;	/* of a holder: what it waits for */
-	bool closes;			/* a cycle */
+	bool closes;			/* that was seen before */
 };
 
 static void why_cell(const void *row, int column, char *text)
@@ -544,7 +550,7 @@ static void why_cell(const void *row, int column, char *text)
 		cell_since(text, why->since);
 		break;
 	case WHY_CYCLE:
-		cell_boolean(text, why->closes);
+		cell_string(text, why->closes ? cycle_text(why->next) : NULL);
 		break;
 	}
 }
@@ -606,6 +612,7 @@ static void add_waiters(struct why *why, const struct graph *graph, const struct
 
 static void tell_holder(const struct graph *graph, const struct why_row *row)
 {
+	static const char * const closings[] = { "", ": a cycle", ": a possible cycle" };
 	const char *state = state_of_thread(row->pid, row->tid);
 	const struct wait *next = row->next;
 
@@ -627,7 +634,8 @@ static void tell_holder(const struct graph *graph, const struct why_row *row)
 	       graph->nodes[next->node].status.id, graph->nodes[next->node].space,
 	       duration(ns_since(next->who.since)));
 	if (row->closes)
-		printf("%s: a cycle\n", process_text(graph->nodes[next->node].status.pid));
+		printf("%s%s\n", process_text(graph->nodes[next->node].status.pid),
+		       closings[next->cycle]);
 	else if (!(graph->nodes[next->node].status.flags & KLOCK_HELD))
 		puts("nobody by now");
 }
@@ -724,6 +732,7 @@ int cmd_why(int argc, char **argv)
 	(void)argc;
 	if (!parse_id(argv[0], &id) || read_node(&alone, id) || read_graph(&graph, true))
 		return EXIT_FAILURE;
+	mark_cycles(&graph);
 	node = find_node(&graph, alone.space, id);
 	status = show_why(&graph, node ? node : &alone);
 	free_graph(&graph);

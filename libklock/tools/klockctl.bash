@@ -18,7 +18,13 @@ _klockctl_columns()	# command
 	klockctl "$1" --help 2> /dev/null | sed -n '/^Columns/,$s/^ [ *] \([^ ]*\) .*/\1/p'
 }
 
-# The command, and the space that was asked for before the cursor
+_klockctl_options()	# [command]
+{
+	klockctl "$@" --help 2> /dev/null | sed -n '/^Options:/,/^$/s/^ .*\(--[a-z-]*\).*/\1/p'
+}
+
+# The command, the space that was asked for before the cursor, and how many arguments
+# there are and where the last of them is
 _klockctl_parse()
 {
 	local i
@@ -28,11 +34,19 @@ _klockctl_parse()
 			space=(--space "${COMP_WORDS[i + 1]}")
 			((i++))
 			;;
-		-o | --output)
+		-o | --output | -d | --delay | -w | --timeout | -E | --conflict-exit-code | -m | --mode | \
+		--long | --sort | --iterations | --count | --owner-died | --id | --capacity)
 			((i++))
 			;;
 		-*) ;;
-		*) command=${command:-${COMP_WORDS[i]}} ;;
+		*)
+			if [ "$command" ]; then
+				((arguments++))
+				at=$i
+				[ "$command" != run ] || return
+			fi
+			command=${command:-${COMP_WORDS[i]}}
+			;;
 		esac
 	done
 }
@@ -57,20 +71,39 @@ _klockctl_argument()
 	esac
 }
 
+# Words that `run` runs are completed as if they stood alone.
+_klockctl_command()
+{
+	local first=$((at + 1))
+	[ "${COMP_WORDS[first]}" != -- ] || ((first++))
+	if [ "$COMP_CWORD" -lt $first ]; then
+		COMPREPLY=()
+	elif declare -F _command_offset > /dev/null; then
+		_command_offset $first
+	elif [ "$COMP_CWORD" = $first ]; then
+		mapfile -t COMPREPLY < <(compgen -c -- "$cur")
+	fi
+}
+
 _klockctl()
 {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
-	local command='' space=() words
+	local command='' space=() arguments=0 at=0 words before=''
 	_klockctl_parse
+	if [ "$command" = run ] && [ $arguments != 0 ]; then
+		_klockctl_command
+		return
+	fi
 	if ! words=$(_klockctl_value "$prev"); then
 		if [[ $cur = -* ]]; then
-			words=$(klockctl ${command:+"$command"} --help 2> /dev/null |
-				grep -o -e '--[a-z-]*')
+			words=$(_klockctl_options ${command:+"$command"})
 		else
 			words=$(_klockctl_argument)
 		fi
+	elif [[ $prev = -o || $prev = --output ]]; then
+		before=${cur%"${cur##*[,+]}"}
 	fi
-	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+	mapfile -t COMPREPLY < <(compgen -P "$before" -W "$words" -- "${cur#"$before"}")
 }
 
 complete -o default -F _klockctl klockctl

@@ -32,7 +32,8 @@ static const struct option_info options[] = {
 	{ 'r', 'r', "raw", NULL, "columns with one blank between" },
 	{ 'H', 0, "held", NULL, "only locks that are held" },
 	{ 'W', 0, "waiting", NULL, "only locks that are waited for" },
-	{ 'L', 0, "long", "TIME", "only those held or waited for so long, as far as it is known" },
+	{ 'L', 0, "long", "TIME",
+	  "only those held (--held), waited for (--waiting) or either so long, as far as known" },
 	{ 'S', 0, "sort", "waiting|rate",
 	  "spaces by their longest wait (the default), or by waits a second" },
 	{ 'd', 'd', "delay", "TIME", "between two looks; 2 s" },
@@ -47,6 +48,7 @@ static const struct option_info options[] = {
 	  "exit status when the lock was not got by then; 1" },
 	{ 'O', 0, "owner-died", "run|fail",
 	  "if the last holder died: say so and run (the default); leave all as it is" },
+	{ 'x', 0, "close", NULL, "the command does not keep the lock if klockctl is killed" },
 	{ 'I', 0, "id", "N", "this one, not the lowest that is free" },
 	{ 'C', 0, "capacity", "N", "how many locks; 2048" },
 	{ 'm', 'm', "mode", "MODE", "permission bits, octal, up to 0666; 0600" },
@@ -88,8 +90,8 @@ static const struct command commands[] = {
 	{ "watch", "[ID]", "what happens to locks, as it does; for root",
 	  "The tracepoints of the module (acquire, contended, released, owner_died, broken,\n"
 	  "handoff), of one space with --space and of one lock with ID.  Ends on SIGINT and\n"
-	  "SIGTERM.  JSON is one object a line: time (a string, seconds), event, tid and command\n"
-	  "of the thread that it happened in, and the fields of the event.",
+	  "SIGTERM.  JSON is one object a line: time_ns (by the clock of the trace), event, tid and\n"
+	  "command of the thread that it happened in, and the fields of the event.",
 	  cmd_watch, "sJch", 0, 1, NULL },
 	{ "spaces", "", "spaces that may be read",
 	  NULL, cmd_spaces, "Jonrh", 0, 0, space_columns },
@@ -100,9 +102,11 @@ static const struct command commands[] = {
 	  "As flock(1).  Exits with the status of the command, with 128 + N if signal N ended it,\n"
 	  "or as sysexits.h says: 64 usage, 65 see --owner-died, 66 no such space or lock,\n"
 	  "69 klock is not loaded or the command cannot be run, 71 other errors, 77 no right.\n"
-	  "Signals sent to klockctl are passed on.  If it is killed, the lock is released as that\n"
-	  "of a holder that died, and the command is sent SIGTERM.",
-	  cmd_run, "stbEOh", 2, INT32_MAX, NULL },
+	  "Signals sent to klockctl are passed on.  The lock is unlocked when the command ends.  If\n"
+	  "klockctl is killed, the command is sent SIGTERM, and the lock is released, as that of a\n"
+	  "holder that died, when it has ended, and with it all that it left running; with --close\n"
+	  "at once.",
+	  cmd_run, "stbEOxh", 2, INT32_MAX, NULL },
 	{ "allocate", "", "allocate a lock, and print its number",
 	  NULL, cmd_allocate, "sIh", 0, 0, NULL },
 	{ "free", "ID", "free the number of a lock; who holds it, or waits, goes on",
@@ -293,6 +297,7 @@ static void set_flag(char key)
 	opt.all |= key == 'a';
 	opt.dot |= key == 'D';
 	opt.nonblock |= key == 'b';
+	opt.close |= key == 'x';
 	opt.force |= key == 'f';
 	opt.yes |= key == 'y';
 	if (key == 'M')

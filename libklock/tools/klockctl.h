@@ -40,6 +40,7 @@ struct options {
 	uint64_t timeout;		/* ns */
 	bool has_timeout, nonblock;
 	bool fail_if_died;
+	bool close;		/* run: the command has no descriptor of the lock */
 	int conflict_status;
 	uint32_t id;
 	bool has_id;

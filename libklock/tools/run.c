@@ -3,11 +3,13 @@
  * run: a command with a lock held, as flock(1) does it.
  *
  * This process has the lock, and lives as long as the command: signals that somebody sends
- * to it are passed on, and those of the terminal reach the command by themselves.  The
- * command has no descriptor of the lock.  If this process is killed, the lock is released
- * as that of any holder that died, and the command is sent SIGTERM, for it has no lock then.
+ * to it are passed on, and those of the terminal reach the command by themselves.  If this
+ * process is killed, the command is sent SIGTERM; but one that changes its user, or what it
+ * has started, is not.  So they inherit the descriptor, as of flock(1), and the lock is
+ * released, as that of a holder that died, when the last of them has ended.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -52,8 +54,9 @@ static int take(struct klock *lock)
 	return klock_lock_until(lock, CLOCK_MONOTONIC, &deadline);
 }
 
-static void command(char **argv, const sigset_t *mask, pid_t parent)
+static void command(char **argv, int fd, const sigset_t *mask, pid_t parent)
 {
+	fcntl(fd, F_SETFD, opt.close ? FD_CLOEXEC : 0);
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	sigprocmask(SIG_SETMASK, mask, NULL);
 	if (getppid() != parent)
@@ -78,18 +81,30 @@ static int attend(pid_t pid, const sigset_t *signals)
 	}
 }
 
-static int run(char **argv)
+/* A descriptor of the client that has the lock; a child closes the library's own. */
+static int descriptor(const struct klock_space *space)
 {
+	int fd = fcntl(klock_space_fd(space), F_DUPFD_CLOEXEC, 3);
+
+	if (fd < 0)
+		failed("dup", -errno);
+	return fd;
+}
+
+static int run(char **argv, int fd)
+{
+	/* They stop this process as they stop the command, or say that it has an error. */
+	static const int own[] = {
+		SIGTSTP, SIGTTIN, SIGTTOU, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS,
+	};
 	sigset_t signals, mask;
 	pid_t parent = getpid(), pid;
+	size_t i;
 
 	signal(SIGCHLD, SIG_DFL);
-	sigemptyset(&signals);
-	sigaddset(&signals, SIGCHLD);
-	sigaddset(&signals, SIGINT);
-	sigaddset(&signals, SIGQUIT);
-	sigaddset(&signals, SIGTERM);
-	sigaddset(&signals, SIGHUP);
+	sigfillset(&signals);
+	for (i = 0; i < sizeof(own) / sizeof(*own); i++)
+		sigdelset(&signals, own[i]);
 	sigprocmask(SIG_BLOCK, &signals, &mask);
 	pid = fork();
 	if (pid < 0) {
@@ -97,13 +112,15 @@ static int run(char **argv)
 		return EX_OSERR;
 	}
 	if (!pid)
-		command(argv, &mask, parent);
+		command(argv, fd, &mask, parent);
 	return attend(pid, &signals);
 }
 
-static int run_locked(struct klock *lock, char **argv)
+static int run_locked(struct klock_space *space, struct klock *lock, char **argv)
 {
-	int status = run(argv), ret = klock_unlock(lock);
+	int fd = descriptor(space);
+	int status = fd < 0 ? EX_OSERR : run(argv, fd);
+	int ret = klock_unlock(lock);
 
 	if (ret == -EPERM)
 		complain("lock %" PRIu32 " was broken while the command ran", klock_id(lock));
@@ -113,7 +130,7 @@ static int run_locked(struct klock *lock, char **argv)
 }
 
 /* If the owner died and that is to fail, the lock is left as it was found: the next is told. */
-static int take_and_run(struct klock *lock, char **argv)
+static int take_and_run(struct klock_space *space, struct klock *lock, char **argv)
 {
 	int ret = take(lock);
 
@@ -129,7 +146,7 @@ static int take_and_run(struct klock *lock, char **argv)
 		if (opt.fail_if_died)
 			return EX_DATAERR;
 	}
-	return run_locked(lock, argv);
+	return run_locked(space, lock, argv);
 }
 
 /* @argv: the lock, then the command. */
@@ -146,5 +163,5 @@ int cmd_run(int argc, char **argv)
 	ret = open_space(opt.space ? 0 : KLOCK_CREATE, &space);
 	if (!ret)
 		ret = get_lock(space, id, &lock);
-	return ret ? exit_status(ret) : take_and_run(lock, argv + 1);
+	return ret ? exit_status(ret) : take_and_run(space, lock, argv + 1);
 }

@@ -90,8 +90,10 @@ static bool is_wanted(const struct klock_status *status)
 		return false;
 	if (opt.waiting && !status->waiters)
 		return false;
-	return !opt.at_least || ns_since(status->held_since) >= opt.at_least ||
-	       ns_since(status->waiting_since) >= opt.at_least;
+	/* --long is about what was asked for beside it, or about either. */
+	return !opt.at_least ||
+	       ((opt.held || !opt.waiting) && ns_since(status->held_since) >= opt.at_least) ||
+	       ((opt.waiting || !opt.held) && ns_since(status->waiting_since) >= opt.at_least);
 }
 
 int cmd_list(int argc, char **argv)

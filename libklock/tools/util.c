@@ -288,10 +288,27 @@ const char *space_name(void)
 	return opt.space ? opt.space : "default";
 }
 
+/* As far as it can be seen from here. */
+static bool is_loaded(void)
+{
+	FILE *file = fopen("/proc/misc", "re");
+	char name[32];
+	bool found = false;
+
+	while (file && !found && fscanf(file, "%*d %31s", name) == 1)
+		found = !strcmp(name, "klock");
+	if (file)
+		fclose(file);
+	return found;
+}
+
 static void explain_no_device(void)
 {
-	if (access("/dev/klock", F_OK))
+	if (access("/dev/klock", F_OK) && !is_loaded())
 		complain("klock is not loaded, there is no /dev/klock: modprobe klock");
+	else if (access("/dev/klock", F_OK))
+		complain("klock is loaded, but there is no /dev/klock here: %s",
+			 "to be given to a container, or to a service with PrivateDevices=");
 	else
 		complain("no module answers at /dev/klock: modprobe klock, %s",
 			 "and see whether the node is its own (grep klock /proc/misc)");

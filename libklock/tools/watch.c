@@ -81,6 +81,26 @@ static void remove_instance(void)
 		complain("%s: cannot remove it: %s", instance, strerror(errno));
 }
 
+/*
+ * The lines of an instance are as those of the top one, which others set as they like.  What
+ * a kernel does not know is not set there.
+ */
+static void set_options(void)
+{
+	static const char * const options[] = {
+		"context-info", "irq-info", "norecord-tgid", "nohex", "noraw", "nobin",
+		"noverbose", "nolatency-format", "nofields",
+	};
+	int fd = open_in_instance("trace_options", O_WRONLY);
+	size_t i;
+
+	for (i = 0; i < sizeof(options) / sizeof(*options) && fd >= 0; i++)
+		if (write(fd, options[i], strlen(options[i])) < 0 && errno != EINVAL)
+			failed(options[i], -errno);
+	if (fd >= 0)
+		close(fd);
+}
+
 static int enable_events(void)
 {
 	int fd = open_in_instance("events/klock/enable", O_WRONLY), ret = 0;
@@ -116,6 +136,7 @@ static int make_instance(void)
 		failed(instance, ret);
 		return ret;
 	}
+	set_options();
 	ret = enable_events();
 	if (ret)
 		remove_instance();
@@ -269,10 +290,19 @@ static void find_command(struct event *event)
 		event->command = name;
 }
 
+/* "SECONDS.MICROSECONDS" */
+static uint64_t ns_of(const char *time)
+{
+	char *end;
+	uint64_t seconds = strtoull(time, &end, 10);
+
+	return seconds * NSEC_PER_SEC + (*end ? strtoull(end + 1, NULL, 10) * 1000 : 0);
+}
+
 static void print_event(const struct event *event)
 {
 	if (opt.json) {
-		printf("{\"time\":%s,\"event\":", event->time);
+		printf("{\"time_ns\":%" PRIu64 ",\"event\":", ns_of(event->time));
 		print_json_string(event->name);
 		printf(",\"tid\":%s,\"command\":", event->pid);
 		print_json_string(event->command);
