@@ -865,6 +865,83 @@ TEST_F_TIMEOUT(caged, who_grows_a_space_slowly_keeps_nobody, 60)
 	close(watch);
 }
 
+struct opener {
+	char name[KLOCK_NAME_SIZE + 12];
+	atomic_int tid;
+	atomic_bool back;
+};
+
+static void *open_his(void *arg)
+{
+	struct opener *opener = arg;
+	struct klock_space *space;
+
+	opener->tid = gettid();
+	klock_space_open(opener->name, 0, NULL, &space);
+	opener->back = true;
+	return NULL;
+}
+
+static bool has_client(void)
+{
+	char path[32], target[32];
+	ssize_t n;
+
+	for (int fd = 0; fd < 64; fd++) {
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		n = readlink(path, target, sizeof(target) - 1);
+		if (n > 0 && !strncmp(target, "/dev/klock", n))
+			return true;
+	}
+	return false;
+}
+
+/* One thread waits for the hostile user's space, as it asked for; the others do what they do. */
+static void go_on_beside(const char *name)
+{
+	static struct opener opener;
+	struct klock_space *own;
+	struct klock *lock;
+	pthread_t thread;
+	int status;
+	pid_t pid;
+
+	snprintf(opener.name, sizeof(opener.name), "%d/%s", EVIL, name);
+	CHECK(klock_space_open(name, KLOCK_CREATE, NULL, &own) == 0);
+	CHECK(!pthread_create(&thread, NULL, open_his, &opener));
+	CHECK(UNTIL(opener.tid && state_of(getpid(), opener.tid) == 'D'));
+	pid = fork();
+	if (pid == 0) {
+		CHECK(!has_client());
+		CHECK(klock_retrieve(own, 1, 0, &lock) == 0 && klock_lock(lock) == 0);
+		_exit(0);
+	}
+	CHECK(pid > 0 && waitpid(pid, &status, 0) == pid && status == 0);
+	klock_space_close(own);
+	CHECK(klock_space_open(name, 0, NULL, &own) == 0);
+	CHECK(!opener.back);
+	_exit(0);
+}
+
+/* Who attaches to a space that takes long to grow waits for that, by one thread. */
+TEST_F_TIMEOUT(caged, who_grows_a_space_slowly_keeps_no_fork, 60)
+{
+	struct klock_ioc_resize resize = { .capacity = KLOCK_CAPACITY_MAX };
+	pid_t pid;
+	int fd;
+
+	if (!self->able)
+		SKIP(return, "no memory cgroups");
+	fd = make_by(&self->evil, self->name, LOCKS, 0666);
+	ASSERT_LE(0, fd);
+	begin_slowly(_metadata, self, KLOCK_IOC_RESIZE, fd, &resize, sizeof(resize));
+	pid = spawn_as(VICTIM);
+	if (pid == 0)
+		go_on_beside(self->name);
+	EXPECT_EQ(0, reap(pid));
+	EXPECT_EQ(-SIGKILL, slay_soon(self->evil.pid));
+}
+
 static void on_signal(int sig __attribute__((unused))) {}
 
 /* A call that waits for as long as it takes is ended by a signal. */
@@ -911,9 +988,14 @@ TEST_F_TIMEOUT(caged, who_hides_a_lock_slowly_is_not_waited_for, 60)
 			.id = 1, .flags = KLOCK_LOCK_DEADLINE,
 			.deadline = now_ns(CLOCK_MONOTONIC) + 3 * NSEC_PER_MSEC,
 		};
+		struct klock_ioc_lock real = {
+			.id = 1, .flags = KLOCK_LOCK_DEADLINE | KLOCK_LOCK_REALTIME,
+			.deadline = now_ns(CLOCK_REALTIME) + 3 * NSEC_PER_MSEC,
+		};
 
 		EXPECT_EQ(-EBUSY, lock_by(&self->victim, theirs[i], 1, KLOCK_LOCK_TRY));
 		EXPECT_EQ(-ETIMEDOUT, ioctl_by(&self->victim, theirs[i], KLOCK_IOC_LOCK, &until));
+		EXPECT_EQ(-ETIMEDOUT, ioctl_by(&self->victim, theirs[i], KLOCK_IOC_LOCK, &real));
 	}
 	expect_interrupted(_metadata, m.fd, 1);
 	EXPECT_EQ(-SIGKILL, slay_soon(self->evil.pid));

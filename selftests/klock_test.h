@@ -245,8 +245,8 @@ static inline long long get_number(const char *path, const char *word)
 	return number ? atoll(number) : -1;
 }
 
-/* Whether a thread does, and is not about to run. */
-static inline bool sleeps(pid_t pid, pid_t tid)
+/* As of ps: R, S, D...; 0: it is gone. */
+static inline char state_of(pid_t pid, pid_t tid)
 {
 	char name[64], line[128], *state;
 	FILE *file;
@@ -256,7 +256,13 @@ static inline bool sleeps(pid_t pid, pid_t tid)
 	state = file && fgets(line, sizeof(line), file) ? strchr(line, ')') : NULL;
 	if (file)
 		fclose(file);
-	return state && state[2] == 'S';
+	return state ? state[2] : 0;
+}
+
+/* Whether a thread does, and is not about to run. */
+static inline bool sleeps(pid_t pid, pid_t tid)
+{
+	return state_of(pid, tid) == 'S';
 }
 
 #define CGROUPS "/sys/fs/cgroup/"

@@ -1240,16 +1240,6 @@ static bool log_says(int kmsg, const char *what)
 	return found;
 }
 
-static char state_of(pid_t pid)
-{
-	char path[64], text[512];
-	const char *state;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	state = read_text(path, text, sizeof(text)) ? strrchr(text, ')') : NULL;
-	return state ? state[2] : '?';
-}
-
 #define HUNG(name) "/proc/sys/kernel/hung_task_" name
 
 /* A process waits for more than twice as long as the kernel lets one hang. */
@@ -1282,7 +1272,7 @@ TEST(no_hung_task_warning)
 			  5 * NSEC_PER_SEC));
 	EXPECT_EQ(0, write_text(AT_FDCWD, HUNG("timeout_secs"), secs));
 	EXPECT_EQ(0, write_text(AT_FDCWD, HUNG("warnings"), warnings));
-	EXPECT_EQ('S', state_of(pid));
+	EXPECT_TRUE(sleeps(pid, pid));
 	snprintf(warning, sizeof(warning), ":%d blocked for more than", pid);
 	EXPECT_FALSE(log_says(kmsg, warning));
 

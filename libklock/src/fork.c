@@ -62,35 +62,47 @@ void klock__leave(void)
 	klock__unlock(&klock__process->lock);
 }
 
-static void drop(struct klock_space *space)
+static void drop_fd(const struct klock_space *space, int fd)
 {
 	int saved = errno;
 	struct stat st;
 
-	if (space->fd >= 0 && !fstat(space->fd, &st) &&
-	    st.st_dev == space->dev && st.st_ino == space->ino)
-		klock__close(space->fd);
-	space->fd = -1;
+	if (fd >= 0 && !fstat(fd, &st) && st.st_dev == space->dev && st.st_ino == space->ino)
+		klock__close(fd);
 	errno = saved;
+}
+
+/* One that the parent had not attached yet is of a thread that is not here. */
+static void drop(struct klock_space *space)
+{
+	drop_fd(space, space->fd);
+	space->fd = -1;
+	if (!space->epoch) {
+		drop_fd(space, space->space_fd);
+		klock__del(space);
+	}
 }
 
 /* To be called before a space is made or changed; klock__init() has been called. */
 void klock__enter(void)
 {
 	struct klock__process *process = klock__process;
-	struct klock_space *space;
+	struct klock_space *space, *next;
 
 	klock__lock(&process->lock);
 	if (process->epoch)
 		return;
-	for (space = spaces; space; space = space->next)
+	for (space = spaces; space; space = next) {
+		next = space->next;
 		drop(space);
+	}
 	klock__tid = 0;		/* it was that of the thread that forked */
 	process->epoch = ++last_epoch;
 }
 
 /*
- * fork() waits until no space is half made or half closed.  The lock in the child
+ * fork() waits until no space is half made or half closed, but for those that are being
+ * attached, which are complete as such.  The lock in the child
  * has been wiped: it is not the one that its parent took.
  */
 static void before_fork(void)

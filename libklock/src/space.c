@@ -108,54 +108,73 @@ static int fill_attach(struct klock_ioc_attach *attach, const char *name, unsign
 }
 
 /*
- * The client @fd is attached, and its space descriptor made, which is the result.
- * There must be a number left for that before, as attaching may make a space, and
- * cannot be undone.
+ * A space of this process that is not attached yet, in the list: a child that is forked
+ * now drops its descriptors.  One more is kept free for the space descriptor, as attaching
+ * may make a space, and cannot be undone.  Between klock__enter() and klock__leave().
  */
-static int attach_fd(struct klock_space *space, int fd, struct klock_ioc_attach *attach)
+static int begin_space(struct klock_space *space)
 {
-	struct klock_ioc_space_fd own = { 0 };
-	int saved = errno;
-	int spare = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-	int ret = spare < 0 ? -errno : 0;
-
-	errno = saved;
-	if (ret)
-		return ret;
-	ret = klock__ioctl(fd, KLOCK_IOC_ATTACH, attach);
-	klock__close(spare);
-	if (ret < 0)
-		return ret;
-	atomic_store_explicit(&space->capacity, ret, memory_order_relaxed);
-	ret = klock__ioctl(fd, KLOCK_IOC_SPACE_FD, &own);
-	space->token = own.token;
-	return ret;
-}
-
-/* Makes the client of a space in this process.  Between klock__enter() and klock__leave(). */
-static int connect_space(struct klock_space *space, struct klock_ioc_attach *attach)
-{
+	int saved = errno, ret = 0;
 	struct stat st;
-	int fd, ret;
 
-	fd = klock__open_device();
-	if (fd < 0)
-		return fd;
-	ret = attach_fd(space, fd, attach);
-	if (ret < 0) {
-		klock__close(fd);
+	space->fd = klock__open_device();
+	if (space->fd < 0)
+		return space->fd;
+	space->space_fd = fcntl(space->fd, F_DUPFD_CLOEXEC, 0);
+	if (space->space_fd < 0) {
+		ret = -errno;
+		errno = saved;
+		klock__close(space->fd);
 		return ret;
 	}
-	fstat(fd, &st);		/* cannot fail: the descriptor is good */
+	fstat(space->fd, &st);		/* cannot fail: the descriptor is good */
 	space->dev = st.st_dev;
 	space->ino = st.st_ino;
-	space->fd = fd;
+	klock__add(space);
+	return 0;
+}
+
+/* It is attached, with @ret as the result.  Between klock__enter() and klock__leave(). */
+static int end_space(struct klock_space *space, int ret)
+{
+	struct klock_ioc_space_fd own = { 0 };
+
+	klock__close(space->space_fd);
+	if (ret >= 0) {
+		atomic_store_explicit(&space->capacity, ret, memory_order_relaxed);
+		ret = klock__ioctl(space->fd, KLOCK_IOC_SPACE_FD, &own);
+	}
+	if (ret < 0) {
+		klock__del(space);
+		klock__close(space->fd);
+		return ret;
+	}
 	klock__forget_space_fd(ret);
 	space->space_fd = ret;
+	space->token = own.token;
 	/* A space that cannot be mapped, for whatever reason, is used by ioctls. */
 	space->words = space->by_ioctl ? NULL : klock__mmap(ret);
 	atomic_store_explicit(&space->epoch, klock__epoch(), memory_order_release);
 	return 0;
+}
+
+/*
+ * Makes the client of a space in this process.  Attaching may take as long as another user
+ * of the space likes, so fork() and other spaces do not wait for it: it is done between two
+ * klock__enter() and klock__leave(), of which the last is left to the caller.
+ */
+static int connect_space(struct klock_space *space, struct klock_ioc_attach *attach)
+{
+	int ret;
+
+	klock__enter();
+	ret = begin_space(space);
+	if (ret)
+		return ret;
+	klock__leave();
+	ret = klock__ioctl(space->fd, KLOCK_IOC_ATTACH, attach);
+	klock__enter();
+	return end_space(space, ret);
 }
 
 static void disconnect_space(struct klock_space *space)
@@ -166,21 +185,49 @@ static void disconnect_space(struct klock_space *space)
 	klock__close(space->space_fd);
 }
 
+/* What counts of @from is @to's from now on.  Between klock__enter() and klock__leave(). */
+static void move_space(struct klock_space *to, struct klock_space *from)
+{
+	klock__del(from);
+	klock__close(to->space_fd);
+	to->words = from->words;
+	to->token = from->token;
+	to->fd = from->fd;
+	to->space_fd = from->space_fd;
+	to->dev = from->dev;
+	to->ino = from->ino;
+	atomic_store_explicit(&to->capacity, from->capacity, memory_order_relaxed);
+	atomic_store_explicit(&to->epoch, from->epoch, memory_order_release);
+}
+
 /*
  * The first use of a space in a child.  The number of the descriptor that was
- * inherited may by now be that of another file, even of another space.
+ * inherited may by now be that of another file, even of another space.  If another thread
+ * has been faster, what this one has come to does not matter.
  */
 int klock__reattach(struct klock_space *space)
 {
+	struct klock_space made = { .by_ioctl = space->by_ioctl };
 	struct klock_ioc_attach attach = { .flags = KLOCK_ATTACH_FD | space->attach_flags };
-	int ret = 0;
+	bool attached;
+	int ret;
 
 	klock__enter();
+	attached = klock__is_attached(space);
+	attach.space_fd = space->space_fd;
+	klock__leave();
+	if (attached)
+		return 0;
+	ret = connect_space(&made, &attach);
 	if (!klock__is_attached(space)) {
-		attach.space_fd = space->space_fd;
-		ret = connect_space(space, &attach);
 		if (!ret)
-			klock__close(attach.space_fd);
+			move_space(space, &made);
+	} else {
+		if (!ret) {
+			klock__del(&made);
+			disconnect_space(&made);
+		}
+		ret = 0;
 	}
 	klock__leave();
 	return ret == -EINVAL ? -EBADF : ret;
@@ -204,10 +251,7 @@ int klock_space_open(const char *name, unsigned int flags, const struct klock_sp
 	new->attach_flags = attach.flags & (KLOCK_ATTACH_ERRORCHECK | KLOCK_ATTACH_READONLY);
 	new->by_ioctl = flags & (KLOCK_ERRORCHECK | KLOCK_NO_FASTPATH | KLOCK_READONLY);
 
-	klock__enter();
 	ret = connect_space(new, &attach);
-	if (!ret)
-		klock__add(new);
 	klock__leave();
 	if (ret) {
 		free(new);
