@@ -1342,7 +1342,8 @@ static void judge_space(unsigned int i)
 static void judge_kernel(void)
 {
 	static const char *const bad[] = {
-		"WARNING:", "BUG:", "UBSAN:", "Oops", "lockup", "stall", "blocked for more than",
+		"WARNING:", " BUG ", "BUG:", "UBSAN:", "INFO: trying", "INFO: lockdep", "Oops",
+		"lockup", "stall", "blocked for more than",
 	};
 	char line[1024];
 	unsigned int i;
