@@ -890,7 +890,8 @@ static bool has_client(void)
 	for (int fd = 0; fd < 64; fd++) {
 		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 		n = readlink(path, target, sizeof(target) - 1);
-		if (n > 0 && !strncmp(target, "/dev/klock", n))
+		target[n > 0 ? n : 0] = '\0';
+		if (!strcmp(target, "/dev/klock"))
 			return true;
 	}
 	return false;

@@ -13,10 +13,11 @@
  * else by the child's first klock__enter().  By then the child may have closed them
  * itself, and their numbers may be those of other files.
  *
- * What may be seen half done in a child.  Nothing, after fork(): it takes the
- * lock.  A child of clone() may start at any moment; so the lock lies in the wiped
- * page, where it is always free at the start, and the list can be walked between any
- * two stores to it.  (A pthread_mutex_t would do for the C library, but not for
+ * What may be seen half done in a child.  Nothing, after fork(), which takes the lock,
+ * but a space that another thread was attaching: it has no epoch yet.
+ * A child of clone() may start at any moment; so the lock lies in the wiped page,
+ * where it is always free at the start, and the list can be walked between any two
+ * stores to it.  (A pthread_mutex_t would do for the C library, but not for
  * ThreadSanitizer, which remembers who took it and knows nothing of the wiping.)
  */
 #include <errno.h>
@@ -102,8 +103,8 @@ void klock__enter(void)
 
 /*
  * fork() waits until no space is half made or half closed, but for those that are being
- * attached, which are complete as such.  The lock in the child
- * has been wiped: it is not the one that its parent took.
+ * attached: they are in the list, for the child to drop.  The lock in the child has been
+ * wiped: it is not the one that its parent took.
  */
 static void before_fork(void)
 {

@@ -202,8 +202,9 @@ static void move_space(struct klock_space *to, struct klock_space *from)
 
 /*
  * The first use of a space in a child.  The number of the descriptor that was
- * inherited may by now be that of another file, even of another space.  If another thread
- * has been faster, what this one has come to does not matter.
+ * inherited may by now be that of another file, even of another space: one that got
+ * it while this thread attached has told so by klock__forget_space_fd().  If another
+ * thread has been faster, what this one has come to does not matter.
  */
 int klock__reattach(struct klock_space *space)
 {
@@ -219,17 +220,17 @@ int klock__reattach(struct klock_space *space)
 	if (attached)
 		return 0;
 	ret = connect_space(&made, &attach);
-	if (!klock__is_attached(space)) {
-		if (!ret)
-			move_space(space, &made);
-	} else {
-		if (!ret) {
-			klock__del(&made);
-			disconnect_space(&made);
-		}
-		ret = 0;
+	attached = klock__is_attached(space);
+	if (!ret && !attached && space->space_fd == attach.space_fd) {
+		move_space(space, &made);
+	} else if (!ret) {
+		klock__del(&made);
+		disconnect_space(&made);
+		ret = -EBADF;
 	}
 	klock__leave();
+	if (attached)
+		return 0;
 	return ret == -EINVAL ? -EBADF : ret;
 }
 
