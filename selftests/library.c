@@ -1697,6 +1697,93 @@ TEST_F(children, grandchild_takes_no_other_space_for_its_own)
 	EXPECT_EQ(0, klock_unlock(self->lock));
 }
 
+/* The inherited space descriptor: the child has dropped the other one. */
+static int find_space_fd(void)
+{
+	char path[32], target[64];
+	ssize_t n;
+
+	for (int fd = 3; fd < 64; fd++) {
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		n = readlink(path, target, sizeof(target) - 1);
+		target[n < 0 ? 0 : n] = 0;
+		if (strstr(target, "klock"))
+			return fd;
+	}
+	return -1;
+}
+
+struct stopped_use {
+	struct klock *lock;
+	atomic_int listener;
+	int ret;
+};
+
+/* The thread's attach is to wait until whoever has the listener lets it go on. */
+static void *use_and_be_stopped(void *arg)
+{
+	struct sock_filter filter[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ioctl, 0, 3),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1])),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)KLOCK_IOC_ATTACH, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = { .len = 6, .filter = filter };
+	struct stopped_use *use = arg;
+
+	CHECK(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+	use->listener = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
+				SECCOMP_FILTER_FLAG_NEW_LISTENER, &program);
+	CHECK(use->listener > 0);
+	use->ret = klock_trylock(use->lock);
+	return NULL;
+}
+
+/* The same of a thread that is attaching, when another opens a space that gets the number. */
+TEST_F(children, attaching_takes_no_space_that_opens_meanwhile)
+{
+	struct stopped_use use = { .lock = self->lock };
+	struct klock_space *other;
+	char name[KLOCK_NAME_SIZE];
+	pid_t pid = spawn();
+
+	snprintf(name, sizeof(name), "other-%d", getpid());
+	if (pid == 0) {
+		int theirs = find_space_fd(), spare = open("/dev/null", O_RDONLY);
+		struct seccomp_notif notice = { 0 };
+		struct seccomp_notif_resp response = {
+			.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE,
+		};
+		struct klock *lock;
+		pthread_t thread;
+
+		CHECK(spare >= 0 && spare < theirs);
+		fill_descriptors(theirs);
+		CHECK(!pthread_create(&thread, NULL, use_and_be_stopped, &use));
+		UNTIL(use.listener);
+		CHECK(!ioctl(use.listener, SECCOMP_IOCTL_NOTIF_RECV, &notice));
+		CHECK(!close(spare) && !close(theirs));
+		other = make_space(name, CAPACITY, variant->flags);
+		CHECK(other && klock_space_fd(other) == spare && find_space_fd() == spare);
+		CHECK(fcntl(theirs, F_GETFD) >= 0);
+
+		response.id = notice.id;
+		CHECK(!ioctl(use.listener, SECCOMP_IOCTL_NOTIF_SEND, &response));
+		CHECK(!pthread_join(thread, NULL));
+		CHECK(use.ret == -EBADF);
+		lock = get_lock(other, klock_id(self->lock));
+		CHECK(lock && !status_of(lock).flags);
+		klock_put(lock);
+		klock_space_close(other);
+		CHECK(!klock_space_remove(name, 0));
+		_exit(0);
+	}
+	EXPECT_EQ(0, reap(pid));
+	EXPECT_EQ(0, klock_unlock(self->lock));
+}
+
 #endif /* __SANITIZE_THREAD__ */
 
 /* -------------------------------------------------------------------------------- threads */
