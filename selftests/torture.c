@@ -141,6 +141,7 @@ struct world {
 	atomic_bool removed;		/* for certain */
 	atomic_uint leaks;		/* ids that died with an actor, perhaps allocated */
 	atomic_uint told;		/* how often one was told that the last holder died */
+	atomic_uint untold;		/* or may have been, and died before he told us */
 	struct klock_space_info last;	/* at the last quiet point; the supervisor's */
 	struct times resizes;
 	struct truth lock[LOCKS];
@@ -346,8 +347,10 @@ static bool explained(unsigned int s, struct world *world, unsigned int i)
 		intent = actor->intent;
 		if (actor->doomed && in_window(intent) &&
 		    (intent & 0xffffff) == intent_of(0, s, world, i) &&
-		    atomic_compare_exchange_strong(&actor->intent, &intent, NOTHING))
+		    atomic_compare_exchange_strong(&actor->intent, &intent, NOTHING)) {
+			world->untold++;
 			return true;
+		}
 	}
 	return use_up(&truth->maybe);
 }
@@ -421,7 +424,9 @@ static void bury(unsigned int nr)
 		atomic_uint *maybe = &world_of(intent)->lock[INTENT_LOCK(intent)].maybe;
 
 		(*maybe)++;
-		if (!atomic_compare_exchange_strong(&actor->intent, &intent, NOTHING))
+		if (atomic_compare_exchange_strong(&actor->intent, &intent, NOTHING))
+			world_of(intent)->untold++;
+		else
 			use_up(maybe);		/* it has been used up */
 	} else if (INTENT_KIND(intent) == RESIZE) {
 		world_of(intent)->resizes.done++;
@@ -1450,14 +1455,22 @@ static unsigned int clients_of(unsigned int s, const struct world *world)
 	return n + 1;	/* the supervisor's */
 }
 
-/* What is counted of a space since it was made. */
-static bool counters_agree(unsigned int s, struct world *world, const struct klock_space_info *info)
+/*
+ * What is counted of a space since it was made.  Each death and each break is told once:
+ * to the next holder, or to nobody yet (@pending), or the lock was shrunk away meanwhile.
+ */
+static bool counters_agree(unsigned int s, struct world *world, const struct klock_space_info *info,
+			   unsigned int pending)
 {
+	unsigned int forgotten = world->resizes.begun * (LOCKS - SHAKY);
 	const struct klock_space_info *last = &world->last;
 	unsigned int breaks = 0, i;
 
 	for (i = 0; i < LOCKS; i++)
 		breaks += world->lock[i].breaks;
+	AGREE(info->deaths <= world->told + world->untold + pending + forgotten,
+	      "space %u: %ju deaths, but %u told, %u perhaps, %u pending, %u forgotten", s,
+	      (uintmax_t)info->deaths, world->told, world->untold, pending, forgotten);
 	/* Some that wait give up; and who dies with what it is told tells nobody. */
 	AGREE(info->waited + info->waiting <= info->waits,
 	      "space %u: %ju waits, %ju had the lock, %u wait", s, (uintmax_t)info->waits,
@@ -1480,7 +1493,7 @@ static bool space_agrees(unsigned int s)
 {
 	struct client *watch = &supervisor.own[s];
 	struct klock_status *at[CAPACITY] = { NULL };
-	unsigned int held = 0, allocated = 0, waiting = 0, leaked = 0, i;
+	unsigned int held = 0, allocated = 0, waiting = 0, leaked = 0, died = 0, i;
 	struct klock_space_info info;
 	int n, ret;
 
@@ -1490,6 +1503,7 @@ static bool space_agrees(unsigned int s)
 	for (n = 0; n < nr_listed; n++) {
 		at[listed[n].id] = &listed[n];
 		held += !!(listed[n].flags & KLOCK_HELD);
+		died += !!(listed[n].flags & KLOCK_DIED);
 		waiting += listed[n].waiters;
 	}
 	for (i = 0; i < LOCKS; i++)
@@ -1511,7 +1525,7 @@ static bool space_agrees(unsigned int s)
 	      info.waiting, info.allocated, held, waiting, allocated);
 	AGREE(info.clients == clients_of(s, watch->world), "space %u: %u clients, not %u", s,
 	      clients_of(s, watch->world), info.clients);
-	if (!counters_agree(s, watch->world, &info))
+	if (!counters_agree(s, watch->world, &info, died))
 		return false;
 	if (info.max_passed > arena->max_passed)
 		arena->max_passed = info.max_passed;
