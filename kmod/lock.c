@@ -388,7 +388,8 @@ int klock_break(struct klock_space *space, const struct klock_ioc_break *args)
 
 /*
  * With queue->mutex held, or the bucket locked; @wake as of klock_release_locked().
- * The token of a holder that died, if one was met, else 0.
+ * The token of a holder that died, if one was met, else 0.  A dead holder's word is
+ * changed beside us once at most by who is honest: its process, which goes on.
  */
 static u32 klock_close_locked(struct klock_space *space, struct klock_queue *queue,
 			      atomic64_t *word, struct task_struct **wake)
@@ -400,7 +401,8 @@ static u32 klock_close_locked(struct klock_space *space, struct klock_queue *que
 		old = atomic64_read(word);
 		token = klock_token(old);
 		if (!token) {
-			if (klock_bury(word))
+			if (atomic64_try_cmpxchg(word, &old, KLOCK_WORD_NONE |
+						 (old & KLOCK_WORD_DIED)))
 				return 0;
 		} else if (token == KLOCK_WORD_NONE) {
 			return 0;
@@ -408,6 +410,7 @@ static u32 klock_close_locked(struct klock_space *space, struct klock_queue *que
 			if (!klock_release_locked(space, queue, word, token, KLOCK_WORD_TOKEN,
 						  KLOCK_WORD_DIED, wake))
 				return token;
+			tries += KLOCK_TRIES / 10;	/* each is many tries */
 		} else if (old & KLOCK_WORD_WAITERS ||
 			   atomic64_try_cmpxchg(word, &old, old | KLOCK_WORD_WAITERS)) {
 			return 0;

@@ -127,8 +127,7 @@ int klock_table_shrink(struct klock_space *space, u32 capacity)
 			klock_release(space, id, token, KLOCK_END_DEATH, NULL);
 		if (!klock_bury(klock_word(space, id)))
 			break;
-		if (id % KLOCK_WORDS_PER_PAGE == 0)
-			cond_resched();
+		cond_resched();		/* so much may a scribbler make of each */
 	}
 	smp_mb();	/* between the words and the queues: see above */
 	if (id == end && !klock_waited_above(space, capacity)) {
@@ -149,8 +148,7 @@ void klock_table_close(struct klock_space *space)
 	smp_mb();	/* mark, then visit; others swap a word, then look for the mark */
 	for (id = 0; id < space->capacity; id++) {
 		klock_close_word(space, id);
-		if (id % KLOCK_WORDS_PER_PAGE == 0)
-			cond_resched();
+		cond_resched();		/* as above */
 	}
 }
 

@@ -332,7 +332,8 @@ static bool klock_take_free(struct klock_waiter *waiter, u64 *old)
 /*
  * Who is in the queue sets the waiters bit, then looks whether the holder
  * lives; a holder that goes withdraws its token, then searches the words.  So
- * it finds the bit, or is found dead here.  0: the word has changed.
+ * it finds the bit, or is found dead here.  0: the word has changed.  -ERESTART: it
+ * may have done so very often.
  */
 static int klock_look_held(struct klock_waiter *waiter, u64 old)
 {
@@ -345,9 +346,10 @@ static int klock_look_held(struct klock_waiter *waiter, u64 old)
 		return 0;
 	smp_mb();	/* pairs with klock_detach() */
 	if (!klock_alive(waiter->space, token)) {
-		if (!klock_release_locked(waiter->space, queue, waiter->word, token,
-					  KLOCK_WORD_TOKEN, KLOCK_WORD_DIED, &wake))
-			klock_note_death(waiter->space, queue->id, token);
+		if (klock_release_locked(waiter->space, queue, waiter->word, token,
+					 KLOCK_WORD_TOKEN, KLOCK_WORD_DIED, &wake))
+			return -ERESTART;
+		klock_note_death(waiter->space, queue->id, token);
 		klock_wake(wake);
 		return 0;
 	}
