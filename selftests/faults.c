@@ -1234,7 +1234,7 @@ TEST_F(faults, first_call_that_cannot_tell)
 	bool failed = false;
 
 	ASSERT_LE(0, space);
-	for (n = 1; n <= 10 && !failed; n++) {
+	for (n = 1; n <= 100 && !failed; n++) {
 		fd = open("/dev/klock", O_RDWR | O_CLOEXEC);
 		ASSERT_LE(0, fd);
 		arm(n);
