@@ -208,8 +208,8 @@ static void move_space(struct klock_space *to, struct klock_space *from)
  */
 int klock__reattach(struct klock_space *space)
 {
-	struct klock_space made = { .by_ioctl = space->by_ioctl };
 	struct klock_ioc_attach attach = { .flags = KLOCK_ATTACH_FD | space->attach_flags };
+	struct klock_space *made;
 	bool attached;
 	int ret;
 
@@ -219,16 +219,21 @@ int klock__reattach(struct klock_space *space)
 	klock__leave();
 	if (attached)
 		return 0;
-	ret = connect_space(&made, &attach);
+	made = klock__alloc(sizeof(*made));	/* a child may meet it, in the list */
+	if (!made)
+		return -ENOMEM;
+	made->by_ioctl = space->by_ioctl;
+	ret = connect_space(made, &attach);
 	attached = klock__is_attached(space);
 	if (!ret && !attached && space->space_fd == attach.space_fd) {
-		move_space(space, &made);
+		move_space(space, made);
 	} else if (!ret) {
-		klock__del(&made);
-		disconnect_space(&made);
+		klock__del(made);
+		disconnect_space(made);
 		ret = -EBADF;
 	}
 	klock__leave();
+	free(made);
 	if (attached)
 		return 0;
 	return ret == -EINVAL ? -EBADF : ret;
