@@ -82,7 +82,8 @@
 
 /*
  * So many compare-and-swaps of one word may fail in a row while something is
- * locked.  It takes somebody who writes the word without end to get there.
+ * locked, or some times as many in all.  It takes somebody who writes the word
+ * without end to get there.
  */
 #define KLOCK_TRIES		1000
 
@@ -217,7 +218,7 @@ struct klock_client {
  * @mutex: guards what follows, and the hand-over of the lock
  * @first: of a ring of waiters, first come, first served; NULL: nobody waits
  * @id: the lock
- * @refs: users; one more is only counted, and the last only dropped, under the bucket
+ * @refs: users; one more is counted by who has none, and the last dropped, under the bucket
  * @nr: how many wait
  * @owner_token: client of @owner
  * @owner: errorcheck thread that holds the lock, which counts only while the

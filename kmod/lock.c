@@ -410,7 +410,7 @@ static u32 klock_close_locked(struct klock_space *space, struct klock_queue *que
 			if (!klock_release_locked(space, queue, word, token, KLOCK_WORD_TOKEN,
 						  KLOCK_WORD_DIED, wake))
 				return token;
-			tries += KLOCK_TRIES / 10;	/* each is many tries */
+			tries += KLOCK_TRIES / 4;	/* it has tried so often, or more */
 		} else if (old & KLOCK_WORD_WAITERS ||
 			   atomic64_try_cmpxchg(word, &old, old | KLOCK_WORD_WAITERS)) {
 			return 0;

@@ -134,8 +134,10 @@ int klock_table_shrink(struct klock_space *space, u32 capacity)
 		WRITE_ONCE(space->capacity, capacity);
 		return 0;
 	}
-	while (id-- > capacity)
+	while (id-- > capacity) {
 		klock_unbury(klock_word(space, id));
+		cond_resched();
+	}
 	return -EBUSY;
 }
 
@@ -165,9 +167,10 @@ void klock_table_release(struct klock_space *space, u32 nr, u32 first, u32 last)
 
 	for (i = 0; i < KLOCK_WORDS_PER_PAGE; i++) {
 		token = klock_token(atomic64_read(&words[i]));
-		if (token >= first && token <= last)
-			klock_release(space, nr * KLOCK_WORDS_PER_PAGE + i, token,
-				      KLOCK_END_DEATH, NULL);
+		if (token < first || token > last)
+			continue;
+		klock_release(space, nr * KLOCK_WORDS_PER_PAGE + i, token, KLOCK_END_DEATH, NULL);
+		cond_resched();
 	}
 }
 

@@ -5,14 +5,15 @@
  * A lock has a queue only while somebody waits for it (or an errorcheck thread
  * holds it, or a call looks at it).  The queue is found by its id in a bucket
  * that belongs to at most 64 locks (with pages of 4 KiB), under the bit lock of
- * the bucket, which is held for the search alone; what the queue does is under
- * its own mutex, which belongs to one lock.
+ * the bucket, which is held for the search, and for a release if there is none
+ * (lock.c); what the queue does is under its own mutex, which belongs to one lock.
  *
  * Memory: each client owns a spare queue.  A thread that waits brings it along;
  * the first one's becomes the queue of the lock, and whoever leaves takes one
  * with it: its own, or that of another waiter, or at last the queue.  So only
  * the second thread of a client that waits at the same time allocates, before
- * anything has changed; or one whose queue was left to a call that looked at it.
+ * anything has changed; or one whose queue was left to a call that looked at it,
+ * or, of an errorcheck client, to a lock that it holds.
  *
  * Order: the first in the queue is woken when the lock becomes free, and must
  * take it.  A running thread may take it first; after KLOCK_PASSED_MAX such
@@ -332,8 +333,8 @@ static bool klock_take_free(struct klock_waiter *waiter, u64 *old)
 /*
  * Who is in the queue sets the waiters bit, then looks whether the holder
  * lives; a holder that goes withdraws its token, then searches the words.  So
- * it finds the bit, or is found dead here.  0: the word has changed.  -ERESTART: it
- * may have done so very often.
+ * it finds the bit, or is found dead here.  0: the word has changed.  -ERESTART: he
+ * was found dead, and a word that is scribbled over may have been tried very often.
  */
 static int klock_look_held(struct klock_waiter *waiter, u64 old)
 {
@@ -346,12 +347,11 @@ static int klock_look_held(struct klock_waiter *waiter, u64 old)
 		return 0;
 	smp_mb();	/* pairs with klock_detach() */
 	if (!klock_alive(waiter->space, token)) {
-		if (klock_release_locked(waiter->space, queue, waiter->word, token,
-					 KLOCK_WORD_TOKEN, KLOCK_WORD_DIED, &wake))
-			return -ERESTART;
-		klock_note_death(waiter->space, queue->id, token);
+		if (!klock_release_locked(waiter->space, queue, waiter->word, token,
+					  KLOCK_WORD_TOKEN, KLOCK_WORD_DIED, &wake))
+			klock_note_death(waiter->space, queue->id, token);
 		klock_wake(wake);
-		return 0;
+		return -ERESTART;
 	}
 	/* Not before the waiters bit is set: without it the lock changes hands unseen. */
 	if (!queue->held_since && waiter->queued)
@@ -403,8 +403,8 @@ static int klock_look(struct klock_waiter *waiter)
 }
 
 /*
- * The same; waits for a resize or removal that is under way, once even if the call is
- * not to wait: these are short, unless somebody made them long.
+ * The same; waits for a resize or removal that is under way, unless the call is not to
+ * wait.  Others are let in where one look was not to go on; each call may look twice.
  */
 static int klock_look_settled(struct klock_waiter *waiter, const struct klock_ioc_lock *args)
 {
@@ -419,7 +419,7 @@ static int klock_look_settled(struct klock_waiter *waiter, const struct klock_io
 		settle = ret == -ENXIO;
 		mutex_unlock(&queue->mutex);
 		cond_resched();
-		ret = again || !settle ? klock_may_go_on(args) : 0;
+		ret = again ? klock_may_go_on(args) : 0;
 		if (!ret && settle)
 			ret = klock_settle(waiter->space, args);
 		mutex_lock(&queue->mutex);

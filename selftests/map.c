@@ -1939,12 +1939,17 @@ TEST_F_TIMEOUT(words, that_are_never_left_alone_keep_no_waiter, 60)
 	EXPECT_EQ(-SIGKILL, slay_soon(flipper));
 }
 
+/* The same name twice is two words of one client, which differ in the thread. */
+#define OTHER_THREAD	(1ULL << KLOCK_WORD_TID_SHIFT)
+
 /* What waits for a word that is never left alone is ended by SIGKILL, and so is a close. */
 TEST_F_TIMEOUT(words, that_flip_keep_nobody_from_dying, 60)
 {
 	for (unsigned int a = 0; a < NAMES; a++) {
 		for (unsigned int b = a; b < NAMES; b++) {
-			const uint64_t word[2] = { self->token[a], self->token[b] };
+			const uint64_t word[2] = {
+				self->token[a], self->token[b] ^ (a == b ? OTHER_THREAD : 0),
+			};
 			atomic_uint *calls = shared(sizeof(*calls));
 			pid_t flipper, pid[2];
 
@@ -1989,7 +1994,7 @@ TEST_F(words, that_flip_do_not_keep_a_close)
 			ASSERT_TRUE(map_space(&m, self->name, 0, 0));
 			m.words[1] = 0;		/* it is touched */
 			word[0] = m.token;
-			word[1] = b == ME ? m.token : self->token[b];
+			word[1] = b == ME ? m.token ^ OTHER_THREAD : self->token[b];
 			flipper = flip_in_child(self->name, word, 2, 1, 1);
 			begin = now_ns(CLOCK_MONOTONIC);
 			close(m.fd);
