@@ -55,7 +55,7 @@
  * KLOCK_MAPPABLE, is mapped when it is opened (8 MiB of addresses, of which what is
  * used takes memory); then taking a free lock, and releasing one for which nobody
  * waits, is one compare-and-swap each, but for a thread's first call.  A thread that
- * finds a lock held spins for some microseconds at most before it sleeps.  With
+ * finds a lock held spins for some tens of microseconds at most before it sleeps.  With
  * KLOCK_NO_FASTPATH, KLOCK_ERRORCHECK or KLOCK_READONLY, in other spaces, for 32-bit
  * programs, and where mapping is not possible, each is an ioctl.  Both ways may be
  * mixed on the same lock.  Who maps a space may not write into it by accident: a word
@@ -301,7 +301,7 @@ int klock_lock(struct klock *lock);
  * Returns what klock_lock() does.
  *
  * Errors: those of klock_lock() but -EDEADLK, and -EBUSY (it is held, by whomever, or a
- * resize that is under way keeps from finding out whether it is there).
+ * resize or removal that is under way keeps from finding out whether it is there).
  */
 int klock_trylock(struct klock *lock);
 

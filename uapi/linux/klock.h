@@ -220,7 +220,8 @@ struct klock_ioc_resize {
  *
  * For the owner and CAP_SYS_ADMIN.  The name is free at once; whoever holds a
  * lock may still unlock it, nobody takes or allocates one (ESTALE).
- * Errors: ENOENT, EACCES, EBUSY (it has clients, and not FORCE).
+ * Errors: ENOENT, EACCES, EBUSY (it has clients, and not FORCE), EINVAL (also: not a
+ * name, or @uid is none).
  */
 struct klock_ioc_remove {
 	__u32 flags;
@@ -241,6 +242,8 @@ struct klock_ioc_remove {
  * Lists the spaces, not removed, that the caller may read and whose owner has
  * a uid in the caller's user namespace, in order of uid (as the initial user
  * namespace sees it) and name.  The value of the ioctl is how many were filled.
+ *
+ * Errors: EINVAL (also: @after_uid has no uid in the caller's user namespace).
  */
 struct klock_ioc_spaces {
 	__u64 entries;
@@ -301,8 +304,8 @@ struct klock_ioc_id {
  * Waits until it has the lock.  A signal ends the wait with ERESTARTSYS: the
  * call is restarted, or fails with EINTR, as sigaction() says.
  *
- * Errors: EBUSY (TRY: somebody has it, or a resize that is under way keeps from finding
- * out whether it is there), ETIMEDOUT, EINTR, ENOMEM (nothing to wait with, or,
+ * Errors: EBUSY (TRY: somebody has it, or a resize or removal that is under way keeps from
+ * finding out whether it is there), ETIMEDOUT, EINTR, ENOMEM (nothing to wait with, or,
  * errorcheck only, to note the thread in), EDEADLK (errorcheck only: the thread has it
  * already, or a cycle of up to 1024 waiting threads would close; also if @deadline is
  * past), EINVAL (also: @id is not below the capacity), ESTALE (the space was removed).
