@@ -363,8 +363,8 @@ static int klock_look_held(struct klock_waiter *waiter, u64 old)
 
 /*
  * Takes the lock if it can be had: 0, or 1 if its last holder died.  -EAGAIN:
- * it must be waited for.  -ENXIO: the word says "no such lock".  -ERESTART: it
- * changes too often to look at with a lock held.
+ * it must be waited for.  -ENXIO: the word says "no such lock".  -ERESTART: its
+ * holder was found dead, or it changes too often to look at with a lock held.
  */
 static int klock_look(struct klock_waiter *waiter)
 {

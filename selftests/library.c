@@ -1697,22 +1697,6 @@ TEST_F(children, grandchild_takes_no_other_space_for_its_own)
 	EXPECT_EQ(0, klock_unlock(self->lock));
 }
 
-/* The inherited space descriptor: the child has dropped the other one. */
-static int find_space_fd(void)
-{
-	char path[32], target[64];
-	ssize_t n;
-
-	for (int fd = 3; fd < 64; fd++) {
-		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-		n = readlink(path, target, sizeof(target) - 1);
-		target[n < 0 ? 0 : n] = 0;
-		if (strstr(target, "klock"))
-			return fd;
-	}
-	return -1;
-}
-
 struct stopped_use {
 	struct klock *lock;
 	atomic_int listener;
@@ -1751,7 +1735,8 @@ TEST_F(children, attaching_takes_no_space_that_opens_meanwhile)
 
 	snprintf(name, sizeof(name), "other-%d", getpid());
 	if (pid == 0) {
-		int theirs = find_space_fd(), spare = open("/dev/null", O_RDONLY);
+		/* The inherited space descriptor; the other one has been dropped. */
+		int theirs = find_descriptor("klock"), spare = open("/dev/null", O_RDONLY);
 		struct seccomp_notif notice = { 0 };
 		struct seccomp_notif_resp response = {
 			.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE,
@@ -1766,7 +1751,7 @@ TEST_F(children, attaching_takes_no_space_that_opens_meanwhile)
 		CHECK(!ioctl(use.listener, SECCOMP_IOCTL_NOTIF_RECV, &notice));
 		CHECK(!close(spare) && !close(theirs));
 		other = make_space(name, CAPACITY, variant->flags);
-		CHECK(other && klock_space_fd(other) == spare && find_space_fd() == spare);
+		CHECK(other && klock_space_fd(other) == spare && find_descriptor("klock") == spare);
 		CHECK(fcntl(theirs, F_GETFD) >= 0);
 
 		response.id = notice.id;

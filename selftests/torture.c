@@ -1049,6 +1049,7 @@ static void work(struct me *me, unsigned int steps);
 /*
  * Whether a lock that the process @parent had when its actor @doer forked may have been
  * shrunk away: it was broken, or its holder is being killed, or is dead and not the parent.
+ * (In this order: who is not doomed any more has been reaped before.)
  */
 static bool may_be_gone(unsigned int i, const struct actor *doer, pid_t parent)
 {
