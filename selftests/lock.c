@@ -8,7 +8,7 @@
 #define CAPACITY	64
 
 /* How late a timer may be on a machine that is busy with other things */
-#define LATE_MS		2000
+#define LATE_MS		(2000 * patience())
 
 FIXTURE(lock)
 {
