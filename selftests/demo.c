@@ -22,7 +22,7 @@
 
 #define SPACE		"demo"
 #define COLUMN		16		/* where what somebody does begins */
-#define PATIENCE_MS	20000		/* for what should happen at once */
+#define PATIENCE_MS	60000		/* for what should happen at once */
 
 /* A process of the play: what it reports comes out of @report. */
 struct actor {

@@ -652,7 +652,7 @@ static inline bool hangs(const struct caller *caller)
 {
 	uint64_t since = caller->since;
 
-	return since && now_ns(CLOCK_MONOTONIC) > since + 10 * slowness() * NSEC_PER_SEC;
+	return since && now_ns(CLOCK_MONOTONIC) > since + 10 * patience() * NSEC_PER_SEC;
 }
 
 /* The module's file is in KLOCK_KO. */

@@ -18,7 +18,7 @@
 #define CAPACITY	((uint32_t)(2 * PAGE_WORDS))
 
 /* A waiter looks again once a second; by then what a stray write did is mended. */
-#define MENDED_NS	(4 * NSEC_PER_SEC)
+#define MENDED_NS	(4 * NSEC_PER_SEC * patience())
 
 static uint64_t who(const struct mapper *m)
 {
@@ -2050,6 +2050,7 @@ TEST_F_TIMEOUT(words, that_flip_harm_no_others, 60)
 	char clean[KLOCK_NAME_SIZE];
 	uint64_t word[PATTERNS], end;
 	pid_t visitor[4], pid[3], flipper, waiter;
+	unsigned int least;
 	struct klock_space *space;
 
 	snprintf(clean, sizeof(clean), "c-%.60s", self->name);
@@ -2064,7 +2065,7 @@ TEST_F_TIMEOUT(words, that_flip_harm_no_others, 60)
 	for (int i = 0; i < 3; i++)
 		pid[i] = call_in_child(self->name, &caller[i]);
 	end = now_ns(CLOCK_MONOTONIC) + 5 * NSEC_PER_SEC / 2;
-	while (now_ns(CLOCK_MONOTONIC) < end) {
+	do {
 		waiter = spawn();
 		if (waiter == 0) {
 			raw_lock(raw_attach(self->name, 0, 0), LOCKS - FLIPPED, 0, 0);
@@ -2076,21 +2077,20 @@ TEST_F_TIMEOUT(words, that_flip_harm_no_others, 60)
 		for (int i = 0; i < 3; i++) {
 			ASSERT_FALSE(hangs(&caller[i])) TH_LOG("call %u", caller[i].what);
 		}
-	}
+		least = MIN(MIN(caller[0].calls, caller[1].calls), caller[2].calls);
+	} while (now_ns(CLOCK_MONOTONIC) < end || MIN(least, MIN(g[0].visits, g[1].visits)) < 100);
 	TH_LOG("%u calls, %ju and %ju visits", caller[0].calls + caller[1].calls + caller[2].calls,
 	       (uintmax_t)g[0].visits, (uintmax_t)g[1].visits);
 	EXPECT_EQ(0, klock_space_remove(self->name, KLOCK_FORCE));
 	EXPECT_EQ(0, klock_space_remove(clean, KLOCK_FORCE));
 	for (int i = 0; i < 3; i++) {
 		EXPECT_TRUE(UNTIL(waitpid(pid[i], NULL, WNOHANG) == pid[i]));
-		EXPECT_LT(100, caller[i].calls);
 	}
 	for (int i = 0; i < 4; i++) {
 		EXPECT_EQ(0, reap(visitor[i]));
 	}
 	EXPECT_EQ(-SIGKILL, slay_soon(flipper));
 	for (int i = 0; i < 2; i++) {
-		EXPECT_LT(100, g[i].visits);
 		EXPECT_EQ(g[i].visits, g[i].before);
 		EXPECT_EQ(0, g[i].told);
 	}

@@ -1672,9 +1672,10 @@ TEST_F(space, holder_of_a_removed_space_dies)
  * lock of it may be taken; and in each world one at a time has the common one.
  */
 #define ROUNDS	fewer(200)
-#define SLOTS	(1U << 24)	/* by generation; so many that two worlds do not meet */
+#define SLOTS	1024
 
 struct worlds {
+	_Atomic uint64_t generation[SLOTS];	/* of the world that has the slot; 0: none */
 	atomic_uchar inside[SLOTS];
 	atomic_uchar dead[SLOTS];
 	atomic_uint seen;		/* slot of a world that the name has led to */
@@ -1690,6 +1691,20 @@ struct visitor {
 	uint32_t common;	/* the lock that all want, the last one */
 };
 
+/* The slot of a world: the first one from where its generation says that no other has. */
+static unsigned int slot_of(struct worlds *worlds, uint64_t generation)
+{
+	unsigned int slot = generation % SLOTS;
+	uint64_t had = 0;
+
+	while (!atomic_compare_exchange_strong(&worlds->generation[slot], &had, generation) &&
+	       had != generation) {
+		slot = (slot + 1) % SLOTS;
+		had = 0;
+	}
+	return slot;
+}
+
 /*
  * Attaches to the world of now, or makes it, if @flags say so; another that was
  * seen before is dead.
@@ -1704,7 +1719,7 @@ static bool enter_world(struct worlds *worlds, const char *name, uint32_t flags,
 	if (visitor->fd < 0)
 		return false;
 	info = raw_info(visitor->fd);
-	visitor->slot = info.generation % SLOTS;
+	visitor->slot = slot_of(worlds, info.generation);
 	visitor->common = info.capacity - 1;
 	if (before != visitor->slot)
 		worlds->dead[before] = 1;
