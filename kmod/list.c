@@ -404,7 +404,7 @@ void klock_show_fdinfo(struct seq_file *m, struct file *file)
 	}
 	seq_printf(m, "klock-space:\t%u/%s\n", from_kuid_munged(seq_user_ns(m), space->uid),
 		   space->name);
-	seq_printf(m, "klock-generation:\t%llu\n", space->generation);
+	seq_printf(m, "klock-generation:\t%016llx\n", space->generation);
 	seq_printf(m, "klock-token:\t%u\n", client->token);
 	seq_printf(m, "klock-mode:\t%s%s\n", client->errorcheck ? "errorcheck" : "normal",
 		   client->writable ? "" : " readonly");

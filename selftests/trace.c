@@ -672,7 +672,7 @@ TEST_F(trace, fdinfo_of_a_client)
 	strcpy(attach.name, self->name);
 	EXPECT_EQ(1024, raw_ioctl(fd, KLOCK_IOC_ATTACH, &attach));
 	EXPECT_FDINFO(pid, fd, "klock-space", "0/%s", self->name);
-	EXPECT_FDINFO(pid, fd, "klock-generation", "%llu", (unsigned long long)info.generation);
+	EXPECT_FDINFO(pid, fd, "klock-generation", "%016llx", (unsigned long long)info.generation);
 	EXPECT_FDINFO(pid, fd, "klock-token", "%u", token_of(fd));
 	EXPECT_FDINFO(pid, fd, "klock-mode", "errorcheck");
 	EXPECT_FDINFO(pid, fd, "klock-held", "0");
