@@ -9,7 +9,10 @@
  * and waits by another.  So a cycle that closes only if all threads of a process are
  * taken for one is told apart: it is possible.
  *
- * What is looked at is not of one moment: a wait may be over before the next is seen.
+ * What is looked at is not of one moment: who held one lock at the first look may wait for
+ * it, held by another, at the next.  So whatever seems to be on a cycle is looked at again:
+ * a holder and a wait that are the same then, with the same times, were there at the moment
+ * between the two, all of them.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -21,13 +24,17 @@
 struct node {			/* a lock that is held or waited for */
 	char space[SPACE_SIZE];
 	struct klock_status status;
+	size_t first, nr_waits;	/* of graph->waits */
 	bool seen;
 };
+
+enum cycle { NO_CYCLE, POSSIBLE, CYCLE };
 
 struct wait {
 	size_t node;
 	struct klock_waiter who;
-	enum { NO_CYCLE, CYCLE, POSSIBLE } cycle;
+	enum cycle cycle;
+	enum cycle at_most;	/* as far as it is proven */
 	bool active;		/* while cycles are looked for */
 	bool told;
 };
@@ -43,25 +50,33 @@ struct graph {
  * Reading
  */
 
-static int add_waits(struct graph *graph, struct klock_space *space, uint32_t id)
+/* Of a lock that has about @room of them: how many, and them, to be freed by the caller. */
+static int read_waiters(struct klock *lock, uint32_t room, struct klock_waiter **waiters)
+{
+	*waiters = xrealloc(NULL, room, sizeof(**waiters));
+	return klock_waiters(lock, *waiters, room);
+}
+
+static int add_waits(struct graph *graph, struct klock_space *space, struct node *node)
 {
 	struct klock_waiter *waiters;
 	struct klock *lock;
-	uint32_t room = graph->nodes[graph->nr_nodes - 1].status.waiters;
-	int ret = klock_retrieve(space, id, 0, &lock), i;
+	int ret = klock_retrieve(space, node->status.id, 0, &lock), i;
 
 	if (ret)
 		return ret;
-	waiters = xrealloc(NULL, room, sizeof(*waiters));
-	ret = klock_waiters(lock, waiters, room);
+	ret = read_waiters(lock, node->status.waiters, &waiters);
 	klock_put(lock);
+	node->first = graph->nr_waits;
 	for (i = 0; i < ret; i++) {
 		graph->waits = xrealloc(graph->waits, graph->nr_waits + 1, sizeof(*graph->waits));
 		graph->waits[graph->nr_waits++] = (struct wait) {
-			.node = graph->nr_nodes - 1,
+			.node = node - graph->nodes,
 			.who = waiters[i],
+			.at_most = CYCLE,
 		};
 	}
+	node->nr_waits = graph->nr_waits - node->first;
 	free(waiters);
 	return ret < 0 ? ret : 0;
 }
@@ -85,7 +100,7 @@ static int add_space(struct graph *graph, const char *name, struct klock_space *
 		*node = (struct node) { .status = *status };
 		strcpy(node->space, name);
 		if (status->waiters)
-			ret = add_waits(graph, space, status->id);
+			ret = add_waits(graph, space, node);
 	}
 	free(locks.status);
 	return ret;
@@ -175,7 +190,8 @@ static size_t collect_ends(struct graph *graph, struct ends *ends, bool threads)
 		uint64_t to = key_of_holder(graph, wait, threads);
 
 		/* Threads of a process that wait for each other are nothing special. */
-		wait->active = from && to && (threads || from != to);
+		wait->active = from && to && (threads || from != to) &&
+			       wait->at_most >= (threads ? CYCLE : POSSIBLE);
 		if (!wait->active)
 			continue;
 		ends[n++] = (struct ends) { .key = from, .waits = 1 };
@@ -223,10 +239,85 @@ static void mark_cycles_of(struct graph *graph, bool threads)
 	free(ends);
 }
 
-static void mark_cycles(struct graph *graph)
+static void mark_all(struct graph *graph)
 {
 	mark_cycles_of(graph, true);
 	mark_cycles_of(graph, false);
+}
+
+/*
+ * What a wait for a lock is part of, at most, by what the lock was before and is now.  While
+ * somebody waits, a lock changes hands with its time: unseen, if that is not known.
+ */
+static enum cycle proven(const struct klock_status *before, const struct klock_status *now)
+{
+	if (now->token != before->token || now->held_since != before->held_since)
+		return NO_CYCLE;
+	return now->held_since ? CYCLE : POSSIBLE;
+}
+
+/* Of the waits for a lock those count that are still there: they are in the same order. */
+static void check_waits(struct graph *graph, const struct node *node, struct klock *lock)
+{
+	struct klock_status now;
+	struct klock_waiter *waiters = NULL;
+	int n = klock_status(lock, &now), i = 0;
+	struct wait *wait = &graph->waits[node->first], *end = wait + node->nr_waits;
+
+	if (!n)
+		n = read_waiters(lock, now.waiters, &waiters);
+	for (; wait < end; wait++) {
+		while (i < n && waiters[i].since < wait->who.since)
+			i++;
+		if (i < n && !memcmp(&waiters[i], &wait->who, sizeof(*waiters))) {
+			wait->at_most = proven(&node->status, &now);
+			i++;
+		} else {
+			wait->at_most = NO_CYCLE;
+		}
+	}
+	free(waiters);
+}
+
+static bool is_on_cycle(const struct graph *graph, const struct node *node)
+{
+	size_t i;
+
+	for (i = 0; i < node->nr_waits; i++)
+		if (graph->waits[node->first + i].cycle)
+			return true;
+	return false;
+}
+
+/* A lock that is there no more is as one that nobody holds. */
+static void look_again(struct graph *graph)
+{
+	size_t i, j;
+
+	for (i = 0; i < graph->nr_nodes; i++) {
+		const struct node *node = &graph->nodes[i];
+		struct klock_space *space = NULL;
+		struct klock *lock = NULL;
+
+		if (!is_on_cycle(graph, node))
+			continue;
+		for (j = 0; j < node->nr_waits; j++)
+			graph->waits[node->first + j].at_most = NO_CYCLE;
+		if (!klock_space_open(node->space, KLOCK_READONLY, NULL, &space) &&
+		    !klock_retrieve(space, node->status.id, 0, &lock))
+			check_waits(graph, node, lock);
+		klock_put(lock);
+		klock_space_close(space);
+	}
+	for (i = 0; i < graph->nr_waits; i++)
+		graph->waits[i].cycle = NO_CYCLE;
+}
+
+static void mark_cycles(struct graph *graph)
+{
+	mark_all(graph);
+	look_again(graph);
+	mark_all(graph);
 }
 
 /*
@@ -283,7 +374,7 @@ static struct graph *shown;	/* what the rows of the tables are part of */
 
 static const char *cycle_text(const struct wait *wait)
 {
-	static const char * const texts[] = { NULL, "cycle", "possible" };
+	static const char * const texts[] = { [CYCLE] = "cycle", [POSSIBLE] = "possible" };
 
 	return texts[wait->cycle];
 }
@@ -365,7 +456,7 @@ static void declare_dot_process(uint32_t pid, char kind, size_t mark)
 	puts("\"];");
 }
 
-static const char *dot_color(int cycle)
+static const char *dot_color(enum cycle cycle)
 {
 	static const char * const colors[] = {
 		[NO_CYCLE] = "",
@@ -380,13 +471,13 @@ static void print_dot_lock(const struct graph *graph, size_t n)
 {
 	const struct node *node = &graph->nodes[n];
 	const struct klock_status *status = &node->status;
-	int cycle = NO_CYCLE;
+	enum cycle cycle = NO_CYCLE;
 	size_t i;
 
 	if (!status->waiters)
 		return;
-	for (i = 0; i < graph->nr_waits; i++)
-		if (graph->waits[i].node == n && graph->waits[i].cycle && cycle != CYCLE)
+	for (i = node->first; i < node->first + node->nr_waits; i++)
+		if (graph->waits[i].cycle > cycle)
 			cycle = graph->waits[i].cycle;
 	printf("  l%zu [label=\"%s\\nlock %" PRIu32 "\"%s];\n", n, node->space, status->id,
 	       dot_color(cycle));
@@ -594,16 +685,13 @@ static void follow_holders(struct why *why, struct graph *graph, struct node *no
 
 static void add_waiters(struct why *why, const struct graph *graph, const struct node *node)
 {
-	size_t i, n = 0;
+	size_t i;
 
-	for (i = 0; i < graph->nr_waits; i++) {
-		const struct wait *wait = &graph->waits[i];
-		struct why_row *row;
+	for (i = 0; i < node->nr_waits; i++) {
+		const struct wait *wait = &graph->waits[node->first + i];
+		struct why_row *row = why_add(why, node);
 
-		if (&graph->nodes[wait->node] != node)
-			continue;
-		row = why_add(why, node);
-		row->n = ++n;
+		row->n = i + 1;
 		row->pid = wait->who.pid;
 		row->tid = wait->who.tid;
 		row->since = wait->who.since;
@@ -612,7 +700,7 @@ static void add_waiters(struct why *why, const struct graph *graph, const struct
 
 static void tell_holder(const struct graph *graph, const struct why_row *row)
 {
-	static const char * const closings[] = { "", ": a cycle", ": a possible cycle" };
+	static const char * const closings[] = { "", ": a possible cycle", ": a cycle" };
 	const char *state = state_of_thread(row->pid, row->tid);
 	const struct wait *next = row->next;
 
