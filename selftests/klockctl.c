@@ -50,13 +50,10 @@ static char *with_blanks(char *word)
 	return word;
 }
 
-/* @words: its arguments, with blanks between; @input: its stdin; 0 is this process's uid. */
-static struct running start_as(uid_t uid, int input, const char *words)
+/* @words: its arguments, with blanks between; 0 is this process's uid. */
+static struct running start_by(uid_t uid, int input, int output, const char *words)
 {
-	struct running running = {
-		.out = memfd_create("out", MFD_CLOEXEC),
-		.err = memfd_create("err", MFD_CLOEXEC),
-	};
+	struct running running = { .out = output, .err = memfd_create("err", MFD_CLOEXEC) };
 	char *copy = strdup(words), *argv[ARGS_MAX] = { "klockctl" }, *save = NULL;
 	int argc = 1;
 
@@ -82,6 +79,11 @@ static struct running start_as(uid_t uid, int input, const char *words)
 	}
 	free(copy);
 	return running;
+}
+
+static struct running start_as(uid_t uid, int input, const char *words)
+{
+	return start_by(uid, input, memfd_create("out", MFD_CLOEXEC), words);
 }
 
 static char *read_all(int fd)
@@ -139,6 +141,34 @@ static struct running start(const char *format, ...)
 	running = start_as(0, nothing_to_read(), words);
 	free(words);
 	return running;
+}
+
+/* @output: anything, so it is the caller's to read and to close. */
+__attribute__((format(printf, 2, 3)))
+static struct running start_to(int output, const char *format, ...)
+{
+	struct running running;
+	va_list args;
+	char *words;
+
+	va_start(args, format);
+	words = words_of(format, args);
+	va_end(args);
+	running = start_by(0, nothing_to_read(), output, words);
+	free(words);
+	return running;
+}
+
+/* What reap() says if it ends by itself, whatever it may wait for; else -ETIMEDOUT. */
+static int end_of(const struct running *running)
+{
+	int status = 0;
+
+	if (!UNTIL(waitpid(running->pid, &status, WNOHANG) == running->pid)) {
+		slay(running->pid);
+		return -ETIMEDOUT;
+	}
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
 
 __attribute__((format(printf, 2, 3)))
@@ -1722,6 +1752,43 @@ TEST_F(klockctl, watch_ends)
 		EXPECT_NE(0, access(instance_file(running.pid, ""), F_OK));
 		forget(&said);
 	}
+}
+
+static bool is_gone(const struct running *running)
+{
+	return access(instance_file(running->pid, ""), F_OK);
+}
+
+/* Also while events come faster than it tells them, and while nobody reads what it tells. */
+TEST_F_TIMEOUT(klockctl, watch_ends_while_events_come, 120)
+{
+	pid_t pid = make_busy(self->name);
+
+	for (int i = 0; i < 2; i++) {
+		struct running running;
+		int out[2], unread = 0;
+
+		ASSERT_EQ(0, pipe2(out, O_CLOEXEC));
+		if (i) {
+			close(out[1]);
+			out[1] = memfd_create("out", MFD_CLOEXEC);
+		}
+		running = start_to(out[1], "watch");
+		ASSERT_TRUE(watches(&running));
+		if (i) {
+			EXPECT_TRUE(UNTIL(lseek(out[1], 0, SEEK_END) > 10000));
+		} else {
+			EXPECT_TRUE(UNTIL(!ioctl(out[0], FIONREAD, &unread) && unread > 60000 &&
+					  sleeps(running.pid, running.pid)));
+		}
+		kill(running.pid, SIGTERM);
+		EXPECT_EQ(0, end_of(&running));
+		EXPECT_TRUE(is_gone(&running));
+		close(out[0]);
+		close(out[1]);
+		close(running.err);
+	}
+	EXPECT_EQ(-SIGKILL, slay(pid));
 }
 
 /*

@@ -24,14 +24,6 @@
 
 #include "klockctl.h"
 
-static volatile sig_atomic_t ended;
-
-static void end(int sig)
-{
-	(void)sig;
-	ended = 1;
-}
-
 struct event {
 	const char *command;
 	char *pid, *time, *name, *fields;
@@ -42,6 +34,8 @@ struct event {
  */
 
 static char instance[64];
+static char switch_of_events[96];	/* a file of it */
+static int trace = -1;			/* another, which it cannot be removed without closing */
 
 static const char *find_tracefs(void)
 {
@@ -67,18 +61,35 @@ static int open_in_instance(const char *name, int flags)
 	return open(path, flags | O_CLOEXEC);
 }
 
-/* It holds the module while the events are on, so they are off before it goes. */
-static void remove_instance(void)
+/*
+ * It holds the module while the events are on, so they are off before it goes.  Also called
+ * by a handler of signals, so it calls nothing that is not safe there.
+ */
+static bool remove_instance(void)
 {
-	int fd = open_in_instance("events/klock/enable", O_WRONLY);
+	int fd = open(switch_of_events, O_WRONLY | O_CLOEXEC);
+	bool off = fd < 0 || write(fd, "0", 1) == 1;
 
-	if (fd >= 0) {
-		if (write(fd, "0", 1) != 1)
-			complain("%s: cannot turn the events off: %s", instance, strerror(errno));
+	if (fd >= 0)
 		close(fd);
-	}
-	if (rmdir(instance))
-		complain("%s: cannot remove it: %s", instance, strerror(errno));
+	if (trace >= 0)
+		close(trace);
+	return !rmdir(instance) && off;
+}
+
+static void complain_of_instance(void)
+{
+	complain("%s: cannot remove it: %s", instance, strerror(errno));
+}
+
+/*
+ * The end, at once: events may come faster than they are printed, and who reads them may not
+ * read on, for ever.  What was not printed, as a line that was being made up, is not missed.
+ */
+static void end(int sig)
+{
+	(void)sig;
+	_exit(remove_instance() ? EXIT_SUCCESS : EXIT_FAILURE);
 }
 
 /*
@@ -103,7 +114,7 @@ static void set_options(void)
 
 static int enable_events(void)
 {
-	int fd = open_in_instance("events/klock/enable", O_WRONLY), ret = 0;
+	int fd = open(switch_of_events, O_WRONLY | O_CLOEXEC), ret = 0;
 
 	if (fd < 0) {
 		complain("the kernel has no events of klock: modprobe klock");
@@ -136,10 +147,11 @@ static int make_instance(void)
 		failed(instance, ret);
 		return ret;
 	}
+	snprintf(switch_of_events, sizeof(switch_of_events), "%s/events/klock/enable", instance);
 	set_options();
 	ret = enable_events();
-	if (ret)
-		remove_instance();
+	if (ret && !remove_instance())
+		complain_of_instance();
 	return ret;
 }
 
@@ -342,27 +354,23 @@ static bool take_line(char *line, const struct filter *filter)
 	return ferror(stdout) || ++count == opt.count;
 }
 
-/* Signals end it only while it waits. */
-static int read_events(const struct filter *filter, const sigset_t *mask)
+static int read_events(const struct filter *filter)
 {
-	int fd = open_in_instance("trace_pipe", O_RDONLY | O_NONBLOCK);
-	struct pollfd pfd = { .fd = fd, .events = POLLIN };
+	struct pollfd pfd = { .fd = trace, .events = POLLIN };
 	char line[4096];
-	FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
+	FILE *file = trace < 0 ? NULL : fdopen(trace, "r");
 	bool last = false;
 
 	if (!file) {
 		complain("%s/trace_pipe: %s", instance, strerror(errno));
 		return EXIT_FAILURE;
 	}
-	while (!ended && !last) {
-		if (ppoll(&pfd, 1, NULL, mask) < 0)
-			continue;
+	while (!last) {
+		poll(&pfd, 1, -1);
 		while (!last && fgets(line, sizeof(line), file))
 			last = take_line(line, filter);
 		clearerr(file);
 	}
-	fclose(file);
 	return EXIT_SUCCESS;
 }
 
@@ -387,30 +395,39 @@ static bool make_filter(struct filter *filter, const char *id)
 	return !ret;
 }
 
+/* They end it while it reads; not while there is half an instance. */
+static void catch_signals(sigset_t *signals)
+{
+	static const int numbers[] = { SIGINT, SIGTERM, SIGHUP };
+	struct sigaction action = { .sa_handler = end };
+	size_t i;
+
+	sigemptyset(signals);
+	for (i = 0; i < sizeof(numbers) / sizeof(*numbers); i++)
+		sigaddset(signals, numbers[i]);
+	sigprocmask(SIG_BLOCK, signals, NULL);
+	action.sa_mask = *signals;
+	for (i = 0; i < sizeof(numbers) / sizeof(*numbers); i++)
+		sigaction(numbers[i], &action, NULL);
+	signal(SIGPIPE, SIG_IGN);
+}
+
 int cmd_watch(int argc, char **argv)
 {
-	struct sigaction action = { .sa_handler = end };
 	struct filter filter;
-	sigset_t signals, mask;
+	sigset_t signals;
 	int status;
 
 	if (!make_filter(&filter, argc ? argv[0] : NULL))
 		return EXIT_FAILURE;
-	sigemptyset(&signals);
-	sigaddset(&signals, SIGINT);
-	sigaddset(&signals, SIGTERM);
-	sigaddset(&signals, SIGHUP);
-	sigprocmask(SIG_BLOCK, &signals, &mask);
-	sigdelset(&mask, SIGINT);
-	sigdelset(&mask, SIGTERM);
-	sigdelset(&mask, SIGHUP);
-	sigaction(SIGINT, &action, NULL);
-	sigaction(SIGTERM, &action, NULL);
-	sigaction(SIGHUP, &action, NULL);
-	signal(SIGPIPE, SIG_IGN);
+	catch_signals(&signals);
 	if (make_instance())
 		return EXIT_FAILURE;
-	status = read_events(&filter, &mask);
-	remove_instance();
+	trace = open_in_instance("trace_pipe", O_RDONLY | O_NONBLOCK);
+	sigprocmask(SIG_UNBLOCK, &signals, NULL);
+	status = read_events(&filter);
+	sigprocmask(SIG_BLOCK, &signals, NULL);
+	if (!remove_instance())
+		complain_of_instance();
 	return status;
 }
