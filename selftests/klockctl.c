@@ -1791,6 +1791,28 @@ TEST_F_TIMEOUT(klockctl, watch_ends_while_events_come, 120)
 	EXPECT_EQ(-SIGKILL, slay(pid));
 }
 
+/* nohup means it. */
+TEST_F(klockctl, watch_ignores_what_was_ignored)
+{
+	struct running running;
+	struct said said;
+
+	signal(SIGHUP, SIG_IGN);
+	running = start("watch");
+	signal(SIGHUP, SIG_DFL);
+	ASSERT_TRUE(watches(&running));
+	kill(running.pid, SIGHUP);
+	leave_dead(self, 0);
+	EXPECT_TRUE(UNTIL(has_said(running.out, " owner_died ") || is_gone(&running)));
+	EXPECT_FALSE(is_gone(&running));
+	kill(running.pid, SIGTERM);
+	said = finish(running);
+	EXPECT_EQ(0, said.status);
+	EXPECT_IN(" owner_died ", said.out);
+	EXPECT_TRUE(is_gone(&running));
+	forget(&said);
+}
+
 /*
  * Many locks
  */

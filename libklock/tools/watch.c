@@ -395,11 +395,14 @@ static bool make_filter(struct filter *filter, const char *id)
 	return !ret;
 }
 
-/* They end it while it reads; not while there is half an instance. */
+/*
+ * They end it while it reads; not while there is half an instance.  What is ignored stays so,
+ * as by nohup(1).
+ */
 static void catch_signals(sigset_t *signals)
 {
 	static const int numbers[] = { SIGINT, SIGTERM, SIGHUP };
-	struct sigaction action = { .sa_handler = end };
+	struct sigaction action = { .sa_handler = end }, before;
 	size_t i;
 
 	sigemptyset(signals);
@@ -408,7 +411,8 @@ static void catch_signals(sigset_t *signals)
 	sigprocmask(SIG_BLOCK, signals, NULL);
 	action.sa_mask = *signals;
 	for (i = 0; i < sizeof(numbers) / sizeof(*numbers); i++)
-		sigaction(numbers[i], &action, NULL);
+		if (!sigaction(numbers[i], NULL, &before) && before.sa_handler != SIG_IGN)
+			sigaction(numbers[i], &action, NULL);
 	signal(SIGPIPE, SIG_IGN);
 }
 
