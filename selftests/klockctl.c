@@ -1813,6 +1813,23 @@ TEST_F(klockctl, watch_ignores_what_was_ignored)
 	forget(&said);
 }
 
+/* It does not wait for an event to find that nobody reads it any more. */
+TEST_F(klockctl, watch_ends_with_its_reader)
+{
+	struct running running;
+	int out[2];
+
+	ASSERT_EQ(0, pipe2(out, O_CLOEXEC));
+	running = start_to(out[1], "watch");
+	close(out[1]);
+	ASSERT_TRUE(watches(&running));
+	close(out[0]);
+	EXPECT_EQ(0, end_of(&running));
+	EXPECT_TRUE(is_gone(&running));
+	EXPECT_FALSE(has_said(running.err, "klockctl"));
+	close(running.err);
+}
+
 /*
  * Many locks
  */

@@ -356,7 +356,10 @@ static bool take_line(char *line, const struct filter *filter)
 
 static int read_events(const struct filter *filter)
 {
-	struct pollfd pfd = { .fd = trace, .events = POLLIN };
+	struct pollfd pfds[] = {
+		{ .fd = trace, .events = POLLIN },
+		{ .fd = STDOUT_FILENO },	/* whether somebody reads it still */
+	};
 	char line[4096];
 	FILE *file = trace < 0 ? NULL : fdopen(trace, "r");
 	bool last = false;
@@ -366,7 +369,8 @@ static int read_events(const struct filter *filter)
 		return EXIT_FAILURE;
 	}
 	while (!last) {
-		poll(&pfd, 1, -1);
+		poll(pfds, 2, -1);
+		last = pfds[1].revents;
 		while (!last && fgets(line, sizeof(line), file))
 			last = take_line(line, filter);
 		clearerr(file);
@@ -401,7 +405,7 @@ static bool make_filter(struct filter *filter, const char *id)
  */
 static void catch_signals(sigset_t *signals)
 {
-	static const int numbers[] = { SIGINT, SIGTERM, SIGHUP };
+	static const int numbers[] = { SIGINT, SIGTERM, SIGHUP, SIGPIPE };
 	struct sigaction action = { .sa_handler = end }, before;
 	size_t i;
 
@@ -413,7 +417,6 @@ static void catch_signals(sigset_t *signals)
 	for (i = 0; i < sizeof(numbers) / sizeof(*numbers); i++)
 		if (!sigaction(numbers[i], NULL, &before) && before.sa_handler != SIG_IGN)
 			sigaction(numbers[i], &action, NULL);
-	signal(SIGPIPE, SIG_IGN);
 }
 
 int cmd_watch(int argc, char **argv)
