@@ -12,6 +12,7 @@
 #include <ctype.h>
 #include <libgen.h>
 #include <limits.h>
+#include <semaphore.h>
 #include <sys/stat.h>
 #include <termios.h>
 
@@ -1008,6 +1009,103 @@ TEST_F_TIMEOUT(klockctl, busy_lock_is_no_cycle, 120)
 	}
 	for (int i = 0; i < 4; i++)
 		EXPECT_EQ(-SIGKILL, slay(pids[i]));
+}
+
+/* The place in a chain of @n threads, from 0, is a lock: the lower, the nearer to the middle. */
+static uint32_t lock_at(int n, int place)
+{
+	return place < n / 2 ? 2 * (n / 2 - place) : 2 * (place - n / 2) + 1;
+}
+
+struct link {
+	struct klock *mine, *next;
+	sem_t held;
+};
+
+static void *hold_and_wait(void *arg)
+{
+	struct link *link = arg;
+
+	CHECK(!klock_lock(link->mine));
+	CHECK(!sem_post(&link->held));
+	CHECK(!klock_lock(link->next));
+	return NULL;
+}
+
+/* A child of @n threads; each holds a lock and waits for that of the next one. */
+static pid_t make_thread_chain(const char *name, int n)
+{
+	struct klock_space *space;
+	pthread_attr_t attr;
+	pthread_t thread;
+	struct link *links;
+	pid_t pid = spawn();
+
+	if (pid)
+		return pid;
+	space = join_space(name, KLOCK_NO_FASTPATH);
+	links = calloc(n, sizeof(*links));
+	CHECK(space && links);
+	CHECK(!pthread_attr_init(&attr) && !pthread_attr_setstacksize(&attr, 64 << 10));
+	for (int i = n - 1; i >= 0; i--) {
+		links[i].mine = get_lock(space, lock_at(n, i));
+		links[i].next = get_lock(space, i + 1 < n ? lock_at(n, i + 1) : 0);
+		CHECK(!sem_init(&links[i].held, 0, 0));
+		CHECK(!pthread_create(&thread, &attr, hold_and_wait, &links[i]));
+		CHECK(!sem_wait(&links[i].held));
+	}
+	for (;;)
+		pause();
+}
+
+/* The best of some. */
+static uint64_t time_of(const char *command, const char *name)
+{
+	uint64_t best = UINT64_MAX;
+
+	for (int i = 0; i < 3; i++) {
+		uint64_t began = now_ns(CLOCK_MONOTONIC);
+		struct said said = klockctl("%s -s %s", command, name);
+
+		best = MIN(best, now_ns(CLOCK_MONOTONIC) - began);
+		if (said.status)
+			abort();
+		forget(&said);
+	}
+	return best;
+}
+
+static uint64_t time_of_chain(const SELF *self, int n)
+{
+	struct klock_space *space = make_space(self->other, n + 2, KLOCK_NO_FASTPATH);
+	struct klock_space_info info;
+	uint64_t time;
+	pid_t pid;
+
+	if (!space)
+		abort();
+	pid = make_thread_chain(self->other, n);
+	for (uint32_t part = 1; part <= 8; part++)	/* each in its time */
+		if (!UNTIL(!klock_space_info(space, &info) && info.waiting >= (n - 1) * part / 8))
+			abort();
+	time = time_of("graph -J", self->other);
+	slay(pid);
+	klock_space_close(space);
+	if (klock_space_remove(self->other, KLOCK_FORCE))
+		abort();
+	return time;
+}
+
+/* Of a chain whose ends are looked at last: eight times as many are not 64 times the work. */
+TEST_F_TIMEOUT(klockctl, long_chain_takes_not_long, 120)
+{
+	int many = fewer(8000);
+	uint64_t of_few = time_of_chain(self, many / 8), of_many = time_of_chain(self, many);
+
+	TH_LOG("%d threads: %llu ms, an eighth of them: %llu ms", many,
+	       (unsigned long long)(of_many / NSEC_PER_MSEC),
+	       (unsigned long long)(of_few / NSEC_PER_MSEC));
+	EXPECT_GT(10 * of_few, of_many);
 }
 
 /*

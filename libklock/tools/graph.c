@@ -30,12 +30,18 @@ struct node {			/* a lock that is held or waited for */
 
 enum cycle { NO_CYCLE, POSSIBLE, CYCLE };
 
+enum side { WAITER, HOLDER };
+
+struct party;
+
 struct wait {
 	size_t node;
 	struct klock_waiter who;
 	enum cycle cycle;
 	enum cycle at_most;	/* as far as it is proven */
 	bool active;		/* while cycles are looked for */
+	struct party *party[2];	/* those at its sides, while it is active */
+	struct wait *next[2];	/* one of the same party, at that side */
 	bool told;
 };
 
@@ -44,6 +50,7 @@ struct graph {
 	size_t nr_nodes;
 	struct wait *waits;
 	size_t nr_waits;
+	struct wait **by_waiter;	/* all of them, by process and thread */
 };
 
 /*
@@ -110,6 +117,7 @@ static void free_graph(struct graph *graph)
 {
 	free(graph->nodes);
 	free(graph->waits);
+	free(graph->by_waiter);
 }
 
 /* Of all spaces: one that goes away meanwhile, or has shrunk, is as far as it was read. */
@@ -169,18 +177,17 @@ static int compare_keys(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* How many waits that are still active a thread, or a process, is at either end of. */
-struct ends {
+/* A thread, or a process, that waits or is waited for; each wait is looked at a few times only. */
+struct party {
 	uint64_t key;
-	size_t waits, waited_for;
+	struct wait *first[2];	/* of those that it is at that side of */
+	size_t active[2];	/* how many of them */
+	bool dry;		/* on the list of those that have none at a side any more */
+	struct party *next_dry;
 };
 
-static struct ends *find_ends(struct ends *ends, size_t n, uint64_t key)
-{
-	return bsearch(&key, ends, n, sizeof(*ends), compare_keys);
-}
-
-static size_t collect_ends(struct graph *graph, struct ends *ends, bool threads)
+/* The keys of all parties, each once, in their order; nothing is active that cannot be. */
+static size_t collect_parties(struct graph *graph, struct party *parties, bool threads)
 {
 	size_t i, n = 0, unique = 0;
 
@@ -194,49 +201,85 @@ static size_t collect_ends(struct graph *graph, struct ends *ends, bool threads)
 			       wait->at_most >= (threads ? CYCLE : POSSIBLE);
 		if (!wait->active)
 			continue;
-		ends[n++] = (struct ends) { .key = from, .waits = 1 };
-		ends[n++] = (struct ends) { .key = to, .waited_for = 1 };
+		parties[n++] = (struct party) { .key = from };
+		parties[n++] = (struct party) { .key = to };
 	}
-	qsort(ends, n, sizeof(*ends), compare_keys);
-	for (i = 0; i < n; i++) {
-		if (!unique || ends[unique - 1].key != ends[i].key) {
-			ends[unique++] = ends[i];
-			continue;
-		}
-		ends[unique - 1].waits += ends[i].waits;
-		ends[unique - 1].waited_for += ends[i].waited_for;
-	}
+	qsort(parties, n, sizeof(*parties), compare_keys);
+	for (i = 0; i < n; i++)
+		if (!unique || parties[unique - 1].key != parties[i].key)
+			parties[unique++] = parties[i];
 	return unique;
 }
 
+static void join_party(struct wait *wait, enum side side, uint64_t key, struct party *parties,
+		       size_t n)
+{
+	struct party *party = bsearch(&key, parties, n, sizeof(*parties), compare_keys);
+
+	wait->party[side] = party;
+	wait->next[side] = party->first[side];
+	party->first[side] = wait;
+	party->active[side]++;
+}
+
+static void note_dry(struct party *party, struct party **dry)
+{
+	if (party->dry || (party->active[WAITER] && party->active[HOLDER]))
+		return;
+	party->dry = true;
+	party->next_dry = *dry;
+	*dry = party;
+}
+
+static void drop_waits(struct party *party, enum side side, struct party **dry)
+{
+	struct wait *wait;
+
+	for (wait = party->first[side]; wait && party->active[side]; wait = wait->next[side]) {
+		if (!wait->active)
+			continue;
+		wait->active = false;
+		wait->party[WAITER]->active[WAITER]--;
+		wait->party[HOLDER]->active[HOLDER]--;
+		note_dry(wait->party[!side], dry);
+	}
+}
+
 /* Drops waits for somebody who does not wait, or by one for whom nobody waits, until none is. */
+static void drop_what_ends(struct party *parties, size_t n)
+{
+	struct party *dry = NULL, *party;
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		note_dry(&parties[i], &dry);
+	while (dry) {
+		party = dry;
+		dry = party->next_dry;
+		party->dry = false;
+		drop_waits(party, WAITER, &dry);
+		drop_waits(party, HOLDER, &dry);
+	}
+}
+
 static void mark_cycles_of(struct graph *graph, bool threads)
 {
-	struct ends *ends = xrealloc(NULL, 2 * graph->nr_waits, sizeof(*ends)), *from, *to;
-	size_t n = collect_ends(graph, ends, threads), i;
-	bool again = true;
+	struct party *parties = xrealloc(NULL, 2 * graph->nr_waits, sizeof(*parties));
+	size_t n = collect_parties(graph, parties, threads), i;
 
-	while (again) {
-		again = false;
-		for (i = 0; i < graph->nr_waits; i++) {
-			struct wait *wait = &graph->waits[i];
+	for (i = 0; i < graph->nr_waits; i++) {
+		struct wait *wait = &graph->waits[i];
 
-			if (!wait->active)
-				continue;
-			from = find_ends(ends, n, key_of_waiter(wait, threads));
-			to = find_ends(ends, n, key_of_holder(graph, wait, threads));
-			if (to->waits && from->waited_for)
-				continue;
-			from->waits--;
-			to->waited_for--;
-			wait->active = false;
-			again = true;
-		}
+		if (!wait->active)
+			continue;
+		join_party(wait, WAITER, key_of_waiter(wait, threads), parties, n);
+		join_party(wait, HOLDER, key_of_holder(graph, wait, threads), parties, n);
 	}
+	drop_what_ends(parties, n);
 	for (i = 0; i < graph->nr_waits; i++)
 		if (graph->waits[i].active && !graph->waits[i].cycle)
 			graph->waits[i].cycle = threads ? CYCLE : POSSIBLE;
-	free(ends);
+	free(parties);
 }
 
 static void mark_all(struct graph *graph)
@@ -313,11 +356,48 @@ static void look_again(struct graph *graph)
 		graph->waits[i].cycle = NO_CYCLE;
 }
 
-static void mark_cycles(struct graph *graph)
+/*
+ * Who waits
+ */
+
+static int compare_waiters(const void *a, const void *b)
 {
-	mark_all(graph);
-	look_again(graph);
-	mark_all(graph);
+	const struct wait *x = *(struct wait * const *)a, *y = *(struct wait * const *)b;
+
+	if (x->who.pid != y->who.pid)
+		return x->who.pid < y->who.pid ? -1 : 1;
+	if (x->who.tid != y->who.tid)
+		return x->who.tid < y->who.tid ? -1 : 1;
+	return x < y ? -1 : x > y;
+}
+
+/* For next_wait(), when all have been read. */
+static void sort_waits(struct graph *graph)
+{
+	size_t i;
+
+	graph->by_waiter = xrealloc(NULL, graph->nr_waits, sizeof(*graph->by_waiter));
+	for (i = 0; i < graph->nr_waits; i++)
+		graph->by_waiter[i] = &graph->waits[i];
+	qsort(graph->by_waiter, graph->nr_waits, sizeof(*graph->by_waiter), compare_waiters);
+}
+
+/* Where in by_waiter the waits of a thread are, or would be. */
+static size_t find_waits(const struct graph *graph, uint32_t pid, uint32_t tid)
+{
+	size_t low = 0, high = graph->nr_waits, middle;
+
+	while (low < high) {
+		const struct klock_waiter *who;
+
+		middle = (low + high) / 2;
+		who = &graph->by_waiter[middle]->who;
+		if (who->pid < pid || (who->pid == pid && who->tid < tid))
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
 }
 
 /*
@@ -327,21 +407,36 @@ static void mark_cycles(struct graph *graph)
  */
 static struct wait *next_wait(struct graph *graph, const struct node *node, bool on_cycle)
 {
-	const struct klock_status *status = &node->status;
-	struct wait *other = NULL;
+	uint32_t pid = node->status.pid, tid = node->status.tid;
+	struct wait *wait;
 	size_t i;
 
-	for (i = 0; i < graph->nr_waits && status->pid; i++) {
-		struct wait *wait = &graph->waits[i];
-
-		if (wait->who.pid != status->pid || (on_cycle && !wait->cycle))
-			continue;
-		if (wait->who.tid == status->tid)
+	if (!pid)
+		return NULL;
+	for (i = find_waits(graph, pid, tid); i < graph->nr_waits; i++) {
+		wait = graph->by_waiter[i];
+		if (wait->who.pid != pid || wait->who.tid != tid)
+			break;
+		if (!on_cycle || wait->cycle)
 			return wait;
-		if (!other && graph->nodes[wait->node].status.pid != status->pid)
-			other = wait;
 	}
-	return other;
+	for (i = find_waits(graph, pid, 0); i < graph->nr_waits; i++) {
+		wait = graph->by_waiter[i];
+		if (wait->who.pid != pid)
+			break;
+		if ((!on_cycle || wait->cycle) && graph->nodes[wait->node].status.pid != pid)
+			return wait;
+	}
+	return NULL;
+}
+
+/* All that is to be known before something is told. */
+static void find_cycles(struct graph *graph)
+{
+	mark_all(graph);
+	look_again(graph);
+	mark_all(graph);
+	sort_waits(graph);
 }
 
 /*
@@ -562,7 +657,7 @@ int cmd_graph(int argc, char **argv)
 	(void)argv;
 	if (read_graph(&graph, opt.all))
 		return EXIT_FAILURE;
-	mark_cycles(&graph);
+	find_cycles(&graph);
 	if (opt.dot)
 		print_dot(&graph);
 	else
@@ -820,7 +915,7 @@ int cmd_why(int argc, char **argv)
 	(void)argc;
 	if (!parse_id(argv[0], &id) || read_node(&alone, id) || read_graph(&graph, true))
 		return EXIT_FAILURE;
-	mark_cycles(&graph);
+	find_cycles(&graph);
 	node = find_node(&graph, alone.space, id);
 	status = show_why(&graph, node ? node : &alone);
 	free_graph(&graph);
