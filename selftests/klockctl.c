@@ -1011,6 +1011,45 @@ TEST_F_TIMEOUT(klockctl, busy_lock_is_no_cycle, 120)
 		EXPECT_EQ(-SIGKILL, slay(pids[i]));
 }
 
+/* Each of @n agents holds a lock and waits for that of the next one. */
+static void set_chain(const SELF *self, struct agent *agents, int n)
+{
+	int fd, next;
+
+	agents[n - 1] = enlist_holder(self->name, n - 1, &fd);
+	for (int i = n - 2; i >= 0; i--) {
+		agents[i] = enlist_holder(self->name, i, &next);
+		tell_lock(&agents[i], next, i + 1);
+		if (!is_waited_for(self->space, i + 1, 1))
+			abort();
+	}
+}
+
+/* A long chain is told by its beginning and its end, in lines that do not get ever longer. */
+TEST_F(klockctl, why_long_chain)
+{
+	struct agent agents[40];
+	struct said said;
+	char word[64];
+
+	set_chain(self, agents, 40);
+	said = klockctl("why 0 -s %s", self->name);
+	EXPECT_EQ(0, said.status);
+	for (char *line = said.out, *end; (end = strchr(line, '\n')); line = end + 1)
+		EXPECT_GT(60, strspn(line, " "));
+	EXPECT_GT(30, count_lines(said.out));
+	snprintf(word, sizeof(word), ": held by %d (klockctl)", agents[0].pid);
+	EXPECT_IN(word, said.out);
+	EXPECT_IN(" more", said.out);
+	snprintf(word, sizeof(word), " %d (klockctl) for", agents[39].pid);
+	EXPECT_IN(word, said.out);
+	EXPECT_IN("which waits for no lock and is sleeping\nnobody waits for it\n", said.out);
+	forget(&said);
+	said = klockctl("why 0 -J -s %s", self->name);
+	EXPECT_JSON(decimal(agents[39].pid), said, "why[39].pid");
+	forget(&said);
+}
+
 /* The place in a chain of @n threads, from 0, is a lock: the lower, the nearer to the middle. */
 static uint32_t lock_at(int n, int place)
 {

@@ -793,6 +793,8 @@ static void add_waiters(struct why *why, const struct graph *graph, const struct
 	}
 }
 
+#define LINKS_TOLD	16	/* of a chain, and its last one */
+
 static void tell_holder(const struct graph *graph, const struct why_row *row)
 {
 	static const char * const closings[] = { "", ": a possible cycle", ": a cycle" };
@@ -803,7 +805,7 @@ static void tell_holder(const struct graph *graph, const struct why_row *row)
 	if (row->since)
 		printf(" for at least %s", duration(ns_since(row->since)));
 	putchar('\n');
-	printf("%*s", (int)(2 * row->n + 2), "");
+	printf("%*s", (int)(2 * (row->n < LINKS_TOLD ? row->n : LINKS_TOLD) + 2), "");
 	if (!next) {
 		printf("which waits for no lock%s%s\n", state ? " and is " : "",
 		       state ? state : "");
@@ -823,10 +825,27 @@ static void tell_holder(const struct graph *graph, const struct why_row *row)
 		puts("nobody by now");
 }
 
+/* Returns how many they are.  Whoever made a chain could make it of any length. */
+static size_t tell_holders(const struct graph *graph, const struct why *why)
+{
+	size_t n = 0, i;
+
+	while (n < why->n && why->rows[n].holder)
+		n++;
+	for (i = 0; i < n; i++) {
+		if (i == LINKS_TOLD && i < n - 1) {
+			printf("the first of %zu more, of which the last is ", n - i);
+			i = n - 1;
+		}
+		tell_holder(graph, &why->rows[i]);
+	}
+	return n;
+}
+
 static void tell_why(const struct graph *graph, const struct why *why, const struct node *node)
 {
 	const struct klock_status *status = &node->status;
-	size_t i = 0;
+	size_t i;
 
 	printf("lock %" PRIu32 " of %s%s: ", status->id, node->space,
 	       status->flags & KLOCK_ALLOCATED ? "" : ", which is not allocated");
@@ -836,8 +855,7 @@ static void tell_why(const struct graph *graph, const struct why *why, const str
 		puts(status->flags & KLOCK_DIED ?
 		     "nobody holds it; the last holder died, and the next one will be told" :
 		     "nobody holds it");
-	for (; i < why->n && why->rows[i].holder; i++)
-		tell_holder(graph, &why->rows[i]);
+	i = tell_holders(graph, why);
 	if (i == why->n)
 		puts("nobody waits for it");
 	else

@@ -79,8 +79,9 @@ static const struct command commands[] = {
 	  "Options narrow the list: a lock must be what each of them says.",
 	  cmd_list, SHOWS "HWL", 0, 0, list_columns },
 	{ "why", "ID", "who holds a lock, what that one waits for in turn, and who waits",
-	  "Follows the holder through all spaces that may be read.  A table, with these columns,\n"
-	  "is printed with --json, --raw, --output or --noheadings.",
+	  "Follows the holder through all spaces that may be read, and tells the last of a long\n"
+	  "chain after the first ones.  A table, with these columns and all of the chain, is printed\n"
+	  "with --json, --raw, --output or --noheadings.",
 	  cmd_why, SHOWS, 1, 1, why_columns },
 	{ "graph", "", "who waits for whom, and cycles",
 	  NULL, cmd_graph, SHOWS "aD", 0, 0, graph_columns },
