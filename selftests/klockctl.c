@@ -1360,6 +1360,9 @@ TEST(help)
 	}
 	EXPECT_EQ(16, n);
 	forget(&said);
+	said = klockctl("watch --help");
+	EXPECT_IN("top and watch: all", said.out);
+	forget(&said);
 	said = klockctl("--version");
 	EXPECT_EQ(0, said.status);
 	EXPECT_IN(klock_version(), said.out);

@@ -24,7 +24,7 @@ struct option_info {
 
 static const struct option_info options[] = {
 	{ 's', 's', "space", "NAME|UID/NAME",
-	  "the space, another user's by its UID; without it: your own \"default\"" },
+	  "the space, another user's by its UID; without it your \"default\"; top and watch: all" },
 	{ 'J', 'J', "json", NULL, "print JSON, with all columns; times are integers, in ns" },
 	{ 'o', 'o', "output", "COLUMNS",
 	  "these columns, with commas between; +COLUMNS: beside those of the default" },
