@@ -100,6 +100,15 @@ static char *read_all(int fd)
 	return text;
 }
 
+static bool has_said(int fd, const char *word)
+{
+	char *text = read_all(fd);
+	bool found = strstr(text, word);
+
+	free(text);
+	return found;
+}
+
 static struct said finish(struct running running)
 {
 	struct said said = { .status = reap(running.pid) };
@@ -1369,6 +1378,26 @@ TEST(help)
 	forget(&said);
 }
 
+/* What was not written is an error, whatever it was. */
+TEST(full)
+{
+	static const char * const commands[] = {
+		"--help", "--version", "help list", "list --help", "spaces -J",
+	};
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(commands); i++) {
+		struct running running = start_to(open("/dev/full", O_WRONLY | O_CLOEXEC), "%s",
+						  commands[i]);
+
+		EXPECT_EQ(1, end_of(&running)) {
+			TH_LOG("%s", commands[i]);
+		}
+		EXPECT_TRUE(has_said(running.err, "klockctl: cannot write"));
+		close(running.out);
+		close(running.err);
+	}
+}
+
 TEST(not_loaded)
 {
 	if (!getenv("KLOCK_KO"))
@@ -1412,15 +1441,6 @@ static struct running start_on_terminal(int *master, const char *format, ...)
 	free(words);
 	close(slave);
 	return running;
-}
-
-static bool has_said(int fd, const char *word)
-{
-	char *text = read_all(fd);
-	bool found = strstr(text, word);
-
-	free(text);
-	return found;
 }
 
 static struct said answer_terminal(struct running running, const int *master, const char *text)

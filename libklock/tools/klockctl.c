@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
+#include <unistd.h>
 
 #include "klockctl.h"
 
@@ -414,7 +415,7 @@ static void check_options(const struct command *command)
 
 static int run_command(const struct command *command, int argc, char **argv)
 {
-	int at, n, status;
+	int at, n;
 
 	argv[0] = "klockctl";		/* for what getopt_long() has to say */
 	at = parse_arguments(argc, argv, command);
@@ -425,19 +426,25 @@ static int run_command(const struct command *command, int argc, char **argv)
 			 *command->args ? command->args : "no arguments");
 		usage_failed(command);
 	}
-	status = command->fn(n, argv + at);
-	if (fflush(stdout) || ferror(stdout)) {
-		complain("cannot write: %s", strerror(errno));
-		return EXIT_FAILURE;
-	}
-	return status;
+	return command->fn(n, argv + at);
+}
+
+/* What was to be read and is not there is an error, of the help, too. */
+static void close_stdout(void)
+{
+	if (!fflush(stdout) && !ferror(stdout))
+		return;
+	complain("cannot write: %s", strerror(errno));
+	_exit(EXIT_FAILURE);
 }
 
 int main(int argc, char **argv)
 {
 	const struct command *command;
-	int at = parse_options(argc, argv, NULL, true);
+	int at;
 
+	atexit(close_stdout);
+	at = parse_options(argc, argv, NULL, true);
 	if (at == argc) {
 		complain("which command?");
 		usage_failed(NULL);
