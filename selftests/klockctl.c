@@ -1342,6 +1342,9 @@ TEST(usage)
 	EXPECT_FAILURE(1, "not a value of --mode", klockctl("create --mode 0777"));
 	EXPECT_FAILURE(1, "not a value of --sort", klockctl("top --sort name"));
 	EXPECT_FAILURE(1, "not a name of a space", klockctl("list -s .x"));
+	EXPECT_FAILURE(1, "--space and --all", klockctl("graph --all -s x"));
+	EXPECT_FAILURE(1, "--json and --dot", klockctl("-J graph --dot"));
+	EXPECT_FAILURE(1, "--output and --dot", klockctl("graph --dot -o PID"));
 	EXPECT_FAILURE(64, "not a value of --timeout", klockctl("run -w x 1 true"));
 	EXPECT_FAILURE(64, "run takes", klockctl("run 1"));
 }

@@ -400,11 +400,30 @@ static int parse_arguments(int argc, char **argv, const struct command *command)
 	return at;
 }
 
+static const struct option_info *find_option(char key)
+{
+	size_t i = 0;
+
+	while (options[i].key != key)
+		i++;
+	return &options[i];
+}
+
 /* Those that stood before the command, too. */
 static void check_options(const struct command *command)
 {
+	static const char exclusive[][3] = { "sa", "JD", "oD", "nD", "rD" };
 	size_t i;
 
+	for (i = 0; i < sizeof(exclusive) / sizeof(*exclusive); i++) {
+		const char *keys = exclusive[i];
+
+		if (!strchr(given, keys[0]) || !strchr(given, keys[1]))
+			continue;
+		complain("--%s and --%s exclude each other", find_option(keys[0])->name,
+			 find_option(keys[1])->name);
+		usage_failed(command);
+	}
 	for (i = 0; i < NR_OPTIONS; i++) {
 		if (!strchr(given, options[i].key) || strchr(command->takes, options[i].key))
 			continue;
