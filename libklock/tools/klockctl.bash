@@ -23,32 +23,39 @@ _klockctl_options()	# [command]
 	klockctl "$@" --help 2> /dev/null | sed -n '/^Options:/,/^$/s/^ .*\(--[a-z-]*\).*/\1/p'
 }
 
-# The command, the space that was asked for before the cursor, and how many arguments
-# there are and where the last of them is
+_klockctl_takes_value()	# option
+{
+	case $1 in
+	-s | --space | -o | --output | -d | --delay | -w | --timeout | -m | --mode | --long | --sort | \
+	-E | --conflict-exit-code | --iterations | --count | --owner-died | --id | --capacity) ;;
+	*) return 1 ;;
+	esac
+}
+
+# The command, the space that was asked for before the cursor, how many arguments there are,
+# and where the command that `run` runs begins, which is no option of its own.  "=" is a word.
 _klockctl_parse()
 {
-	local i
+	local i word
 	for ((i = 1; i < COMP_CWORD; i++)); do
-		case ${COMP_WORDS[i]} in
-		-s | --space)
-			space=(--space "${COMP_WORDS[i + 1]}")
+		word=${COMP_WORDS[i]}
+		if _klockctl_takes_value "$word"; then
 			((i++))
-			;;
-		-o | --output | -d | --delay | -w | --timeout | -E | --conflict-exit-code | -m | --mode | \
-		--long | --sort | --iterations | --count | --owner-died | --id | --capacity)
-			((i++))
-			;;
-		-*) ;;
-		*)
-			if [ "$command" ]; then
-				((arguments++))
-				at=$i
-				[ "$command" != run ] || return
-			fi
-			command=${command:-${COMP_WORDS[i]}}
-			;;
-		esac
+			[ "${COMP_WORDS[i]}" != = ] || ((i++))
+			[[ $word != -s && $word != --space ]] || space=(--space "${COMP_WORDS[i]}")
+		elif [ "$command" = run ] && ((arguments == 1)) && [[ $word = -- || $word != -* ]]; then
+			first=$i
+			[ "$word" != -- ] || ((first++))
+			return
+		elif [[ $word != -* ]]; then
+			[ ! "$command" ] || ((arguments++))
+			command=${command:-$word}
+		fi
 	done
+	if [ "$command" = run ] && ((arguments == 1)) && [[ $cur != -* ]] &&
+	   ! _klockctl_takes_value "$prev"; then
+		first=$COMP_CWORD
+	fi
 }
 
 _klockctl_value()	# option
@@ -58,8 +65,8 @@ _klockctl_value()	# option
 	-o | --output) _klockctl_columns "$command" ;;
 	--sort) echo waiting rate ;;
 	--owner-died) echo run fail ;;
-	*) return 1 ;;
 	esac
+	_klockctl_takes_value "$1"
 }
 
 _klockctl_argument()
@@ -74,23 +81,26 @@ _klockctl_argument()
 # Words that `run` runs are completed as if they stood alone.
 _klockctl_command()
 {
-	local first=$((at + 1))
-	[ "${COMP_WORDS[first]}" != -- ] || ((first++))
-	if [ "$COMP_CWORD" -lt $first ]; then
-		COMPREPLY=()
-	elif declare -F _command_offset > /dev/null; then
-		_command_offset $first
-	elif [ "$COMP_CWORD" = $first ]; then
+	if declare -F _command_offset > /dev/null; then
+		_command_offset "$first"
+	elif [ "$COMP_CWORD" = "$first" ]; then
 		mapfile -t COMPREPLY < <(compgen -c -- "$cur")
+	else
+		COMPREPLY=()
 	fi
 }
 
 _klockctl()
 {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
-	local command='' space=() arguments=0 at=0 words before=''
+	local command='' space=() arguments=0 first=0 words before=''
+	if [ "$cur" = = ]; then
+		cur=''
+	elif [ "$prev" = = ]; then
+		prev=${COMP_WORDS[COMP_CWORD - 2]}
+	fi
 	_klockctl_parse
-	if [ "$command" = run ] && [ $arguments != 0 ]; then
+	if ((first)); then
 		_klockctl_command
 		return
 	fi
