@@ -1993,6 +1993,30 @@ TEST_F(klockctl, watch_ends_with_its_reader)
 	close(running.err);
 }
 
+/* What one left that was killed, and had the same number, is in nobody's way. */
+TEST_F(klockctl, watch_beside_what_is_left)
+{
+	struct running running;
+	struct said said;
+	char script[PATH_MAX + 128], other[160];
+	pid_t pid;
+
+	snprintf(script, sizeof(script), "mkdir~%s/klockctl-$$&&echo~$$&&exec~%s~watch~--count~1",
+		 INSTANCES, tool_path());
+	running = start("run 0 -s %s sh -c %s", self->name, script);
+	pid = pid_of_command(&running);
+	snprintf(other, sizeof(other), "%s", instance_file(pid, "-1/events/klock/enable"));
+	EXPECT_TRUE(UNTIL(get_number(other, "") == 1 || has_said(running.err, "klockctl")));
+	leave_dead(self, 9);
+	said = finish(running);
+	EXPECT_EQ(0, said.status);
+	EXPECT_STREQ("", said.err);
+	EXPECT_IN(" id=9 ", said.out);
+	EXPECT_NE(0, access(instance_file(pid, "-1"), F_OK));
+	EXPECT_EQ(0, rmdir(instance_file(pid, "")));
+	forget(&said);
+}
+
 /*
  * Many locks
  */

@@ -128,6 +128,19 @@ static int enable_events(void)
 	return ret;
 }
 
+/* The number may be that of one who left its own, when it was killed. */
+static int make_directory(const char *tracefs)
+{
+	int n = snprintf(instance, sizeof(instance), "%s/instances/klockctl-%d", tracefs, getpid());
+	int ret = mkdir(instance, 0700), i;
+
+	for (i = 1; ret && errno == EEXIST && i < 1000; i++) {
+		snprintf(instance + n, sizeof(instance) - n, "-%d", i);
+		ret = mkdir(instance, 0700);
+	}
+	return ret ? -errno : 0;
+}
+
 static int make_instance(void)
 {
 	const char *tracefs = find_tracefs();
@@ -141,9 +154,8 @@ static int make_instance(void)
 		complain("tracefs is not mounted: mount -t tracefs trace /sys/kernel/tracing");
 		return -ENOENT;
 	}
-	snprintf(instance, sizeof(instance), "%s/instances/klockctl-%d", tracefs, getpid());
-	if (mkdir(instance, 0700)) {
-		ret = -errno;
+	ret = make_directory(tracefs);
+	if (ret) {
 		failed(instance, ret);
 		return ret;
 	}
