@@ -1458,6 +1458,47 @@ static struct said answer_terminal(struct running running, const int *master, co
 	return said;
 }
 
+/* A terminal with that many lines and columns, which is read here. */
+static int open_terminal(int *slave, int lines, int columns)
+{
+	const struct winsize size = { .ws_row = lines, .ws_col = columns };
+	int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
+
+	if (master < 0 || grantpt(master) || unlockpt(master))
+		abort();
+	*slave = open(ptsname(master), O_RDWR | O_NOCTTY | O_CLOEXEC);
+	if (*slave < 0 || ioctl(*slave, TIOCSWINSZ, &size))
+		abort();
+	return master;
+}
+
+/* However long a name is, a row of top takes a line, and all of them are on the terminal. */
+TEST_F(klockctl, top_on_a_terminal)
+{
+	char text[4096] = "", *line, *save = NULL;
+	struct agent holder, waiter;
+	struct running running;
+	int slave, master = open_terminal(&slave, 4, 60), n = 0;
+
+	snprintf(self->other, sizeof(self->other), "%050d", getpid());
+	ASSERT_EQ(0, klock_space_remove(self->name, KLOCK_FORCE));
+	klock_space_close(self->space);
+	self->space = make_space(self->other, 64, KLOCK_NO_FASTPATH);
+	strcpy(self->name, self->other);
+	set_stage(self, &holder, &waiter);
+	running = start_to(slave, "top --iterations 1 -s %s", self->name);
+	EXPECT_EQ(0, end_of(&running));
+	ASSERT_LT(0, read(master, text, sizeof(text) - 1));
+	line = strtok_r(text, "\r\n", &save);
+	ASSERT_EQ(0, strncmp(line, "\033[H\033[J", 6));
+	for (line += 6; line; line = strtok_r(NULL, "\r\n", &save), n++)
+		EXPECT_GE(60, strlen(line));
+	EXPECT_EQ(3, n);
+	close(running.err);
+	close(master);
+	close(slave);
+}
+
 TEST_F(klockctl, break)
 {
 	struct agent holder, waiter;

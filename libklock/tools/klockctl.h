@@ -57,6 +57,7 @@ struct column {
 	enum { STRING, NUMBER, BOOLEAN } type;
 	bool by_default;	/* in a table; JSON has all */
 	const char *what;
+	bool cut;		/* on a terminal, where a row would not be a line otherwise */
 };
 
 #define CELL_SIZE	128	/* a cell's text, with its NUL */

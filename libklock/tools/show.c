@@ -284,12 +284,12 @@ enum {
 };
 
 const struct column top_columns[] = {
-	[TOP_SPACE] = { "SPACE", "space", STRING, true, "UID/NAME" },
+	[TOP_SPACE] = { "SPACE", "space", STRING, true, "UID/NAME", .cut = true },
 	[TOP_ID] = { "ID", "id", NUMBER, true,
 		"number of a lock that is waited for; none: the row is of the whole space" },
 	[TOP_PID] = { "PID", "pid", NUMBER, true, "process that holds the lock" },
 	[TOP_TID] = { "TID", "tid", NUMBER, false, "thread that took it" },
-	[TOP_COMMAND] = { "COMMAND", "command", STRING, true, "name of the process" },
+	[TOP_COMMAND] = { "COMMAND", "command", STRING, true, "name of the process", .cut = true },
 	[TOP_HELD] = { "HELD", "held_ns", NUMBER, true, "held for at least so long" },
 	[TOP_WAITERS] = { "WAITERS", "waiters", NUMBER, true, "threads that wait" },
 	[TOP_WAITING] = { "WAITING", "waiting_ns", NUMBER, true,

@@ -150,9 +150,10 @@ static void begin_columns(struct table *table)
 	scols_table_enable_noencoding(table->scols, 1);		/* all is printable ASCII */
 	for (i = 0; i < table->n; i++) {
 		const struct column *column = &table->columns[table->shown[i]];
+		int flags = (column->type == NUMBER ? SCOLS_FL_RIGHT : 0) |
+			    (column->cut ? SCOLS_FL_TRUNC : 0);
 
-		if (!scols_table_new_column(table->scols, column->name, 0,
-					    column->type == NUMBER ? SCOLS_FL_RIGHT : 0))
+		if (!scols_table_new_column(table->scols, column->name, 0, flags))
 			give_up();
 	}
 }
