@@ -104,10 +104,12 @@ static const struct command commands[] = {
 	  "As flock(1).  Exits with the status of the command, with 128 + N if signal N ended it,\n"
 	  "or as sysexits.h says: 64 usage, 65 see --owner-died, 66 no such space or lock,\n"
 	  "69 klock is not loaded or the command cannot be run, 71 other errors, 77 no right.\n"
-	  "Signals sent to klockctl are passed on.  The lock is unlocked when the command ends.  If\n"
-	  "klockctl is killed, the command is sent SIGTERM, and the lock is released, as that of a\n"
-	  "holder that died, when it has ended, and with it all that it left running; with --close\n"
-	  "at once.",
+	  "Signals sent to klockctl are passed on, so one that a process sends to their whole group\n"
+	  "reaches the command twice.  The lock is unlocked when the command ends.  If klockctl is\n"
+	  "killed, the command is sent SIGTERM, and the lock is released, as that of a holder that\n"
+	  "died, when it has ended, and with it all that it left running; with --close at once.\n"
+	  "What the command leaves running keeps the space in use, too (remove fails), unless\n"
+	  "--close is given.",
 	  cmd_run, "stbEOxh", 2, INT32_MAX, NULL },
 	{ "allocate", "", "allocate a lock, and print its number",
 	  NULL, cmd_allocate, "sIh", 0, 0, NULL },
