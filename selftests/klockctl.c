@@ -1582,7 +1582,7 @@ TEST_F(klockctl, break_names_its_victim)
 TEST_F(klockctl, others_are_asked)
 {
 	struct klock_space_info info;
-	struct klock *lock;
+	struct klock *lock, *again;
 	struct said said;
 	int master;
 
@@ -1597,6 +1597,22 @@ TEST_F(klockctl, others_are_asked)
 			       "y\n");
 	EXPECT_EQ(0, said.status);
 	EXPECT_EQ(0, flags_of(self->space, 0));
+	forget(&said);
+	ASSERT_EQ(0, klock_allocate(self->space, &again));
+	said = answer_terminal(start_on_terminal(&master, "remove -s %s", self->name), &master,
+			       "n\n");
+	EXPECT_EQ(1, said.status);
+	EXPECT_IN("and free 1 lock", said.err);
+	forget(&said);
+	said = finish(start_on_terminal(&master, "remove --yes -s %s", self->name));
+	EXPECT_IN("in use by 1 client", said.err);
+	close(master);
+	forget(&said);
+	EXPECT_EQ(0, klock_free(again));
+	klock_put(again);
+	said = finish(start_on_terminal(&master, "remove -s %s", self->name));
+	EXPECT_IN("in use by 1 client", said.err);	/* and nothing was asked */
+	close(master);
 	forget(&said);
 	said = answer_terminal(start_on_terminal(&master, "remove -f -s %s", self->name), &master,
 			       "no\n");

@@ -114,6 +114,23 @@ static void explain_busy(void)
 	complain("list --held shows who holds locks; end them, or remove it with --force");
 }
 
+/* What goes with it is told if the caller may know; what cannot be removed is not asked about. */
+static bool remove_confirmed(void)
+{
+	struct klock_space_info info = { .allocated = 0 };
+	struct klock_space *space;
+
+	if (!klock_space_open(space_name(), KLOCK_READONLY, NULL, &space)) {
+		klock_space_info(space, &info);
+		klock_space_close(space);
+	}
+	if (!info.allocated && !opt.force)
+		return true;
+	return confirmed("remove %s%s, and free %" PRIu32 " lock%s?", space_name(),
+			 opt.force ? " though it may be in use" : "", info.allocated,
+			 info.allocated == 1 ? "" : "s");
+}
+
 int cmd_remove(int argc, char **argv)
 {
 	unsigned int flags = opt.force ? KLOCK_FORCE : 0;
@@ -121,7 +138,7 @@ int cmd_remove(int argc, char **argv)
 
 	(void)argc;
 	(void)argv;
-	if (opt.force && !confirmed("remove %s though it may be in use?", space_name()))
+	if (!remove_confirmed())
 		return EXIT_FAILURE;
 	ret = klock_space_remove(space_name(), flags);
 	if (ret == -EBUSY)

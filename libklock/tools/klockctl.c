@@ -121,7 +121,7 @@ static const struct command commands[] = {
 	{ "create", "", "make a space",
 	  NULL, cmd_create, "sCmMh", 0, 0, NULL },
 	{ "remove", "", "remove a space",
-	  "With --force asks first, if stdin is a terminal.",
+	  "Asks first, if stdin is a terminal, and locks are allocated or --force is given.",
 	  cmd_remove, "sfyh", 0, 0, NULL },
 	{ "resize", "CAPACITY", "change how many locks a space has",
 	  NULL, cmd_resize, "sh", 1, 1, NULL },
