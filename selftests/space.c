@@ -1677,8 +1677,8 @@ TEST_F(space, holder_of_a_removed_space_dies)
 struct worlds {
 	_Atomic uint64_t generation[SLOTS];	/* of the world that has the slot; 0: none */
 	atomic_uchar inside[SLOTS];
-	atomic_uchar dead[SLOTS];
-	atomic_uint seen;		/* slot of a world that the name has led to */
+	atomic_uchar dead[SLOTS + 1];
+	atomic_uint seen;		/* slot of a world that the name has led to; SLOTS: none */
 	atomic_uint capacity;		/* of the next world */
 	atomic_uint taken[4];		/* by each process, in all */
 	atomic_bool done;
@@ -1787,6 +1787,7 @@ TEST_F_TIMEOUT(space, remove_under_load, 90)
 	pid_t pids[4], seeker;
 
 	worlds->capacity = 5;
+	worlds->seen = SLOTS;
 	seeker = spawn();
 	if (!seeker)
 		seek_new_worlds(worlds, self->name);
