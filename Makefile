@@ -188,8 +188,9 @@ intree:
 # Lint: a stamp in build/lint for each file that passed, and for what it was held
 # against; another clone finds it in the cache.  kernel_c is held to the kernel's rules in full.
 kernel_c := $(filter-out %.mod.c,$(wildcard kmod/*.[ch]))
-user_c := $(wildcard uapi/linux/*.h libklock/*/*.[ch] libklock/examples/*/*.c selftests/*.[ch] selftests/bench/*.c)
-scripts := $(filter-out %.config %.reasons %.go,$(wildcard $(VM)/*)) $(wildcard selftests/*.sh .ci/*) \
+user_c := $(wildcard uapi/linux/*.h libklock/*/*.[ch] libklock/examples/*/*.c selftests/*.[ch] selftests/bench/*.c \
+	  $(VM)/*.[ch])
+scripts := $(filter-out %.config %.reasons %.go %.c %.h,$(wildcard $(VM)/*)) $(wildcard selftests/*.sh .ci/*) \
 	   $(addprefix $(BENCH)/,run report guard) selftests/model/check selftests/mutate/run libklock/man/check \
 	   debian/build libklock/tools/klockctl.bash intree/series intree/check
 
@@ -210,7 +211,7 @@ rules = $(or $(if $(filter selftests/%,$<),$(TEST_RULES)),$(if $(filter $(user_c
 stamps := $(kernel_c:%=build/lint/%.checkpatch) $(user_c:%=build/lint/%.checkpatch) \
 	  $(patsubst %,build/lint/%.cppcheck,$(filter-out uapi/%,$(filter %.c,$(user_c)))) \
 	  $(scripts:%=build/lint/%.shellcheck) build/lint/sparse build/lint/mutations
-mutations := $(wildcard selftests/mutate/*.patch)
+mutations := $(wildcard selftests/mutate/*.patch selftests/mutate/podman/*.patch)
 source = $(eval source := $(shell $(VM)/kernel source))$(source)
 versions = $(eval versions := $(source) $(shell dpkg-query -W sparse cppcheck shellcheck))$(versions)
 passed := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/klock/lint

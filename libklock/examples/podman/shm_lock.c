@@ -10,11 +10,12 @@
  * fit always were: another space (the module was reloaded, the space removed, but /dev/shm
  * is what it was), and also shared memory of a Podman that is built otherwise, which says
  * the same of this file.  Then all commands fail until the file is removed and all get new
- * numbers, which `podman system renumber` does by itself since Podman 5.  A file that was lost
+ * numbers, which `podman system renumber` does by itself since Podman 4.9.  A file that was lost
  * while its space is still there is written again: nobody's locks are lost with it.
  *
- * Threads may unlock what others of their process have locked, and a holder that died is
- * taken as Podman always did: it looks at the container's state anyway after it has locked.
+ * The process holds a lock, not its thread: another thread that locks it waits, as does the
+ * same one, and any may unlock it.  A holder that died is taken as Podman always did: it looks
+ * at the container's state anyway after it has locked.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -248,7 +249,7 @@ int32_t allocate_given_semaphore(shm_struct_t *shm, uint32_t sem_index)
 	return ret;
 }
 
-/* Does something to a lock, whether it is allocated or not; all that succeeds is 0. */
+/* Does something to a lock, whether it is allocated or not. */
 static int32_t with_lock(shm_struct_t *shm, uint32_t sem_index, int (*call)(struct klock *lock))
 {
 	struct segment *segment = segment_of(shm);
@@ -264,8 +265,22 @@ static int32_t with_lock(shm_struct_t *shm, uint32_t sem_index, int (*call)(stru
 			return ret;
 		lock = keep(segment, lock);
 	}
-	ret = call(lock);
+	return call(lock);
+}
+
+static int take(struct klock *lock)
+{
+	int ret = klock_lock(lock);
+
 	return ret == KLOCK_OWNER_DIED ? 0 : ret;
+}
+
+static int is_free(struct klock *lock)
+{
+	struct klock_status status;
+	int ret = klock_status(lock, &status);
+
+	return ret ? ret : !(status.flags & KLOCK_HELD);
 }
 
 int32_t deallocate_semaphore(shm_struct_t *shm, uint32_t sem_index)
@@ -280,7 +295,7 @@ int32_t deallocate_all_semaphores(shm_struct_t *shm)
 
 int32_t lock_semaphore(shm_struct_t *shm, uint32_t sem_index)
 {
-	return with_lock(shm, sem_index, klock_lock);
+	return with_lock(shm, sem_index, take);
 }
 
 int32_t unlock_semaphore(shm_struct_t *shm, uint32_t sem_index)
@@ -288,11 +303,20 @@ int32_t unlock_semaphore(shm_struct_t *shm, uint32_t sem_index)
 	return with_lock(shm, sem_index, klock_unlock);
 }
 
-/* Since Podman 4.6, which declares it. */
+/* Since Podman 4.6, which declares these two. */
 int64_t available_locks(shm_struct_t *shm)
 {
 	struct klock_space_info info;
 	int ret = klock_space_info(segment_of(shm)->space, &info);
 
 	return ret ? ret : (int64_t)info.capacity - info.allocated;
+}
+
+/*
+ * 1: nobody has it, 0: somebody does.  Podman's own takes it and lets go of it at once; who
+ * only looks is in nobody's way, and learns no death that the next holder is to be told of.
+ */
+int32_t try_lock(shm_struct_t *shm, uint32_t sem_index)
+{
+	return with_lock(shm, sem_index, is_free);
 }
