@@ -408,6 +408,8 @@ TEST_F_TIMEOUT(engine, many_at_once, 60)
 	} while (!storm.wrong && (!storm.done || !storm.refused));
 	tell_of(_metadata, &storm);
 	EXPECT_EQ(0, storm.wrong);
+	EXPECT_LT(0, storm.done);
+	EXPECT_LT(0, storm.refused);
 	expect_agreement(_metadata, self);
 }
 

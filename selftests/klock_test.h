@@ -203,15 +203,20 @@ static inline int slay(pid_t pid)
 	return reap(pid);
 }
 
-/* SIGKILL, and the end must come soon: what reap() says, or -ETIMEDOUT. */
-static inline int slay_soon(pid_t pid)
+/* The end must come soon: what reap() says, or -ETIMEDOUT. */
+static inline int reap_soon(pid_t pid)
 {
 	int status = 0;
 
-	kill(pid, SIGKILL);
 	if (!UNTIL(waitpid(pid, &status, WNOHANG) == pid))
 		return -ETIMEDOUT;
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+static inline int slay_soon(pid_t pid)
+{
+	kill(pid, SIGKILL);
+	return reap_soon(pid);
 }
 
 static inline uint32_t rnd(uint32_t *state)

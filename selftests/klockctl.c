@@ -138,21 +138,6 @@ static char *words_of(const char *format, va_list args)
 	return words;
 }
 
-__attribute__((format(printf, 1, 2)))
-static struct running start(const char *format, ...)
-{
-	struct running running;
-	va_list args;
-	char *words;
-
-	va_start(args, format);
-	words = words_of(format, args);
-	va_end(args);
-	running = start_as(0, nothing_to_read(), words);
-	free(words);
-	return running;
-}
-
 /* @output: anything, so it is the caller's to read and to close. */
 __attribute__((format(printf, 2, 3)))
 static struct running start_to(int output, const char *format, ...)
@@ -169,16 +154,16 @@ static struct running start_to(int output, const char *format, ...)
 	return running;
 }
 
+#define start(...) start_to(memfd_create("out", MFD_CLOEXEC), __VA_ARGS__)
+
 /* What reap() says if it ends by itself, whatever it may wait for; else -ETIMEDOUT. */
 static int end_of(const struct running *running)
 {
-	int status = 0;
+	int status = reap_soon(running->pid);
 
-	if (!UNTIL(waitpid(running->pid, &status, WNOHANG) == running->pid)) {
+	if (status == -ETIMEDOUT)
 		slay(running->pid);
-		return -ETIMEDOUT;
-	}
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+	return status;
 }
 
 __attribute__((format(printf, 2, 3)))

@@ -21,7 +21,7 @@
 /* By how much a busy machine may be late. */
 #define LATE_NS		(5 * NSEC_PER_SEC * patience())
 
-/* Who had the lock, in their order; written under the lock. */
+/* Who had the lock, or gave up, in their order. */
 struct served {
 	unsigned int n;
 	pid_t pid[QUEUE_MAX];

@@ -95,8 +95,8 @@ int cmd_create(int argc, char **argv)
 	return open_space(KLOCK_CREATE | KLOCK_EXCL, &space) ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
-/* How many use it is told if the caller may know. */
-static void explain_busy(void)
+/* What the caller may know of the space; zeroes if nothing. */
+static struct klock_space_info known_info(void)
 {
 	struct klock_space_info info = { .clients = 0 };
 	struct klock_space *space;
@@ -105,6 +105,14 @@ static void explain_busy(void)
 		klock_space_info(space, &info);
 		klock_space_close(space);
 	}
+	return info;
+}
+
+/* How many use it is told if the caller may know. */
+static void explain_busy(void)
+{
+	struct klock_space_info info = known_info();
+
 	if (info.clients < 2) {
 		complain("%s: it was in use; try again", space_name());
 		return;
@@ -117,13 +125,8 @@ static void explain_busy(void)
 /* What goes with it is told if the caller may know; what cannot be removed is not asked about. */
 static bool remove_confirmed(void)
 {
-	struct klock_space_info info = { .allocated = 0 };
-	struct klock_space *space;
+	struct klock_space_info info = known_info();
 
-	if (!klock_space_open(space_name(), KLOCK_READONLY, NULL, &space)) {
-		klock_space_info(space, &info);
-		klock_space_close(space);
-	}
 	if (!info.allocated && !opt.force)
 		return true;
 	return confirmed("remove %s%s, and free %" PRIu32 " lock%s?", space_name(),
